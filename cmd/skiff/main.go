@@ -1,0 +1,4 @@
+// Command skiff is Kubernetes in one binary.
+package main
+
+func main() {}

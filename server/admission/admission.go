@@ -1,0 +1,89 @@
+// Package admission judges and completes objects on their way in, between authorization and the store.
+//
+// Invariant: plugins are pure with respect to the cluster: they read snapshots and change only Request.Object (in
+// Admit). Errors are *errors.StatusError as upstream words them. The chain runs all mutators, then validation, then all
+// validators; it runs again when an update is retried after a conflict, so a plugin must give the same answer twice.
+//
+// Only server and its folders import admission.
+package admission
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+// Operation is what a write does.
+type Operation string
+
+const (
+	Create  Operation = "CREATE"
+	Update  Operation = "UPDATE"
+	Delete  Operation = "DELETE"
+	Connect Operation = "CONNECT"
+)
+
+// Request is one write on its way in.
+type Request struct {
+	Operation       Operation
+	Kind            *api.Kind
+	Subresource     string
+	Namespace, Name string
+	// Object is the new state (nil for Delete), a private copy that mutators may change. For an action or connect
+	// subresource it is the body. Old is the stored state (nil for Create), shared and read-only.
+	Object, Old runtime.Object
+	Options     runtime.Object // *metav1.CreateOptions, UpdateOptions, PatchOptions or DeleteOptions
+	User        user.Info
+	DryRun      bool
+	// Warn adds a Warning header to the answer.
+	Warn func(text string)
+}
+
+// Plugin is one admission plugin, with upstream's name ("LimitRanger"). It is a Mutator, a Validator, or both.
+type Plugin interface {
+	Name() string
+	// Handles keeps the chain cheap: a plugin is asked only about what it cares for.
+	Handles(op Operation, k *api.Kind, subresource string) bool
+}
+
+// Mutator may change Request.Object.
+type Mutator interface {
+	Plugin
+	Admit(ctx context.Context, r *Request) error
+}
+
+// Validator may only refuse.
+type Validator interface {
+	Plugin
+	Validate(ctx context.Context, r *Request) error
+}
+
+// Chain is the plugins in upstream's order.
+type Chain []Plugin
+
+// Admit asks all mutators.
+func (c Chain) Admit(ctx context.Context, r *Request) error {
+	for _, p := range c {
+		if m, ok := p.(Mutator); ok && p.Handles(r.Operation, r.Kind, r.Subresource) {
+			if err := m.Admit(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Validate asks all validators.
+func (c Chain) Validate(ctx context.Context, r *Request) error {
+	for _, p := range c {
+		if v, ok := p.(Validator); ok && p.Handles(r.Operation, r.Kind, r.Subresource) {
+			if err := v.Validate(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
