@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"slices"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -129,11 +131,39 @@ type Column struct {
 	Name, Type, Format, Description string
 	Priority                        int32 // 0 is shown always, 1 with -o wide
 	// Cell gives the value (string, int64, bool or nil). It is pure, so the server may keep its result beside the
-	// object; ages are written as timestamps would be wrong then, so Age columns are marked instead of computed.
+	// object. A cell that contains an age would be wrong then: such columns set Age or CellAt instead.
 	Cell func(Object) any
-	// Age marks a column that the server renders as the time since the value of Since (the creation time if nil).
+	// CellAt is Cell for a text with an age inside ("3 (5m ago)"); its result must not be kept.
+	CellAt func(obj Object, now time.Time) any
+	// Age marks a column that shows the time since the value of Since (the creation time if nil).
 	Age   bool
 	Since func(Object) metav1.Time
+}
+
+// Fixed reports whether the column's value depends on the object alone and may be kept.
+func (c *Column) Fixed() bool { return !c.Age && c.CellAt == nil }
+
+// Value is the column's cell for one object at one time.
+func (c *Column) Value(obj Object, now time.Time) any {
+	switch {
+	case c.Age && c.Since != nil:
+		return Age(c.Since(obj), now)
+	case c.Age:
+		return Age(obj.GetCreationTimestamp(), now)
+	case c.CellAt != nil:
+		return c.CellAt(obj, now)
+	case c.Cell != nil:
+		return c.Cell(obj)
+	}
+	return nil
+}
+
+// Age writes the time since t the way kubectl does ("5m", "3d2h"); "<unknown>" for a zero t.
+func Age(t metav1.Time, now time.Time) string {
+	if t.IsZero() {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(now.Sub(t.Time))
 }
 
 var allVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}

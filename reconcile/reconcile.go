@@ -29,7 +29,8 @@ func (k Key) String() string {
 	return k.Namespace + "/" + k.Name
 }
 
-// Result says when to look again without an event. The zero value: not.
+// Result says when to look again without an event. The zero value: not. The latest result of a key counts: a visit for
+// another reason replaces the one that was planned.
 type Result struct{ After time.Duration }
 
 // Controller is one reconciler, declared as data.

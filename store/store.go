@@ -73,8 +73,8 @@ type Snapshot interface {
 // Watch is a stream of events in revision order.
 type Watch interface {
 	// Next waits for at least one event and returns all that are ready, and the revision up to which the stream is
-	// complete. It may return no events with a newer revision (progress, for bookmarks). The slice is the caller's
-	// until the next call. ErrCompacted: the watcher was too slow.
+	// complete. When ctx ends first, it returns ctx's error with that revision (progress, for bookmarks), and the watch
+	// can go on. The slice is the caller's until the next call. ErrCompacted: the watcher was too slow.
 	Next(ctx context.Context) (events []*Event, rev int64, err error)
 	Close()
 }
@@ -149,6 +149,10 @@ var (
 	ErrCompacted = errors.New("the revision has been compacted")
 	// ErrFuture is for a revision that etcd has not reached.
 	ErrFuture = errors.New("the revision is in the future")
+	// ErrTooLarge is for an object of more than etcd's 1.5 MiB.
+	ErrTooLarge = errors.New("the object is too large for etcd")
+	// ErrNoSpace: etcd's quota is used up, and only deletions succeed until there is room again.
+	ErrNoSpace = errors.New("etcd has no space left")
 )
 
 // Conflict says that a key was not at the expected revision. Current is what is there, nil if nothing.

@@ -7,6 +7,8 @@ package request
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -28,18 +30,39 @@ type Info struct {
 	Namespace, Name, Subresource string
 	// FieldSelector and LabelSelector as sent, for authorization.
 	FieldSelector, LabelSelector string
-	UserAgent                    string // also the default field manager, up to its first slash
-	SourceIP                     string
+	// Rest is what follows a proxy subresource in the path, with its first slash; of other resources, what nobody
+	// understands.
+	Rest      string
+	UserAgent string // also the default field manager, up to its first slash
+	SourceIP  string
 }
 
 // IsResource reports whether the request is for a resource rather than another path.
 func (i *Info) IsResource() bool { return i.Resource != "" }
 
-// Attributes is the request as authorizers see it.
+// Attributes is the request as authorizers see it. A list or watch of one object by its name has that name, so that
+// who may read one object may also watch it.
 func (i *Info) Attributes() authorizer.Attributes {
-	return authorizer.AttributesRecord{User: i.User, Verb: i.Verb, Namespace: i.Namespace, APIGroup: i.Group,
+	a := authorizer.AttributesRecord{User: i.User, Verb: i.Verb, Namespace: i.Namespace, APIGroup: i.Group,
 		APIVersion: i.Version, Resource: i.Resource, Subresource: i.Subresource, Name: i.Name,
 		ResourceRequest: i.IsResource(), Path: i.Path}
+	if i.FieldSelector != "" {
+		s, err := fields.ParseSelector(i.FieldSelector)
+		if a.FieldSelectorParsingErr = err; err == nil {
+			a.FieldSelectorRequirements = s.Requirements()
+			if name, ok := s.RequiresExactMatch("metadata.name"); ok && a.Name == "" &&
+				(a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection") {
+				a.Name = name
+			}
+		}
+	}
+	if i.LabelSelector != "" {
+		s, err := labels.Parse(i.LabelSelector)
+		if a.LabelSelectorParsingErr = err; err == nil {
+			a.LabelSelectorRequirements, _ = s.Requirements()
+		}
+	}
+	return a
 }
 
 type key struct{}

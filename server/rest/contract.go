@@ -19,12 +19,15 @@ import (
 // (nil for a kind without storage).
 type Action func(ctx context.Context, parent api.Object, obj runtime.Object, dryRun bool) (runtime.Object, error)
 
+// Claim reserves what an object needs outside itself while it is written (a service's addresses and node ports). It may
+// fill fields of obj; old is nil on create, obj is nil on delete. done is called once with the outcome; on false
+// everything reserved is given back.
+type Claim = func(ctx context.Context, obj, old api.Object, dryRun bool) (done func(ok bool), err error)
+
 // Extensions is what other packages add to the verbs.
 type Extensions struct {
 	// Actions by "resource.group/subresource" or "resource.group" ("pods/eviction" in the core group).
 	Actions map[string]Action
-	// Claims by "resource.group": what must be reserved outside the object while it is written (a service's addresses
-	// and node ports). A claim may fill fields of obj (old is nil on create, obj is nil on delete). done is called once with
-	// the outcome; on false everything reserved is given back.
-	Claims map[string]func(ctx context.Context, obj, old api.Object, dryRun bool) (done func(ok bool), err error)
+	// Claims by "resource.group".
+	Claims map[string]Claim
 }

@@ -1,0 +1,57 @@
+# Two commands are all that a new machine needs: "make up" and "make test". Both install what they need.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X github.com/skiff-sh/skiff/internal/version.Build=$(VERSION)
+GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
+ASSETS   := node/runtime/assets
+PACKAGES := runc iproute2 nftables ca-certificates
+FOCUS    ?= \[Conformance\]
+
+.PHONY: up down build test unit stories lint bench conformance generate tools examples clean help
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: ## install the system's packages that Skiff runs on (runc)
+	@./hack/install $(PACKAGES)
+
+build: ## leave a static bin/skiff
+	@mkdir -p bin
+	$(GOBUILD) -ldflags "$(LDFLAGS)" -o $(ASSETS)/skiff-shim ./cmd/skiff-shim
+	$(GOBUILD) -ldflags "-s -w" -o $(ASSETS)/skiff-pause ./cmd/skiff-pause
+	$(GOBUILD) -ldflags "$(LDFLAGS)" -o bin/skiff ./cmd/skiff
+
+up: tools build examples ## install, build, start a cluster, run the example application
+	@./hack/up
+
+down: ## stop the cluster; containers keep running (bin/skiff down --purge removes every trace)
+	@bin/skiff down
+
+examples: build ## pack the example application's images
+	@./examples/build.sh
+
+test: tools build examples lint unit stories ## everything that CI runs
+
+unit:
+	$(GO) test ./...
+
+stories: ## scripts against a real cluster of their own
+	SKIFF=$(CURDIR)/bin/skiff $(GO) test -count=1 -timeout 20m -tags stories ./test/script
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## Go benchmarks, in processor time and bytes for each operation
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+conformance: build ## upstream's suite against the running cluster: make conformance FOCUS='\[sig-node\].*Secrets'
+	cd test/conformance && $(GO) run . -focus '$(FOCUS)'
+
+generate: ## the OpenAPI documents, from the types
+	$(GO) generate ./api/...
+
+clean:
+	rm -rf bin test/conformance/out $(ASSETS)/skiff-*

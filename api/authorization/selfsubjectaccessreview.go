@@ -1,0 +1,14 @@
+package authorization
+
+import (
+	authorizationv1 "k8s.io/api/authorization/v1"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var selfSubjectAccessReview = &api.Kind{
+	Group: "authorization.k8s.io", Version: "v1", Kind: "SelfSubjectAccessReview",
+	Plural: "selfsubjectaccessreviews", Singular: "selfsubjectaccessreview",
+	Verbs: []string{"create"},
+	New:   api.New[authorizationv1.SelfSubjectAccessReview],
+}

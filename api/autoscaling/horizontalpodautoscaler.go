@@ -1,0 +1,98 @@
+package autoscaling
+
+import (
+	"github.com/skiff-sh/skiff/api/core"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var horizontalPodAutoscaler = &api.Kind{
+	Group: "autoscaling", Version: "v2", Kind: "HorizontalPodAutoscaler",
+	Plural: "horizontalpodautoscalers", Singular: "horizontalpodautoscaler", ShortNames: []string{"hpa"}, Categories: []string{"all"}, Namespaced: true,
+	StoragePath: "horizontalpodautoscalers",
+	New:         api.New[autoscalingv2.HorizontalPodAutoscaler], NewList: api.NewList[autoscalingv2.HorizontalPodAutoscalerList],
+	Validate: api.Check(validateHorizontalPodAutoscaler),
+	ValidateUpdate: api.CheckUpdate(func(x, _ *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
+		return validateHorizontalPodAutoscaler(x)
+	}),
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("Reference", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any {
+			return x.Spec.ScaleTargetRef.Kind + "/" + x.Spec.ScaleTargetRef.Name
+		}),
+		api.Col("Targets", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return targetsText(x) }),
+		api.Col("MinPods", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return minPods(x) }),
+		api.Col("MaxPods", "integer", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Spec.MaxReplicas) }),
+		api.Col("Replicas", "integer", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Status.CurrentReplicas) }),
+		api.AgeColumn(),
+	},
+	Default:             api.Defaults(defaultHorizontalPodAutoscaler),
+	UnconditionalUpdate: true,
+	Subresources: []api.Subresource{
+		api.Status(),
+	},
+}
+
+func defaultHorizontalPodAutoscaler(x *autoscalingv2.HorizontalPodAutoscaler) {
+	api.FillPtr(&x.Spec.MinReplicas, 1)
+	if len(x.Spec.Metrics) == 0 {
+		x.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(80)}
+	}
+	if b := x.Spec.Behavior; b != nil {
+		b.ScaleUp = defaultRules(b.ScaleUp, autoscalingv2.HPAScalingRules{
+			StabilizationWindowSeconds: api.Ptr(int32(0)),
+			Policies: []autoscalingv2.HPAScalingPolicy{
+				{Type: autoscalingv2.PodsScalingPolicy, Value: 4, PeriodSeconds: 15},
+				{Type: autoscalingv2.PercentScalingPolicy, Value: 100, PeriodSeconds: 15},
+			},
+		})
+		b.ScaleDown = defaultRules(b.ScaleDown, autoscalingv2.HPAScalingRules{
+			Policies: []autoscalingv2.HPAScalingPolicy{{Type: autoscalingv2.PercentScalingPolicy, Value: 100, PeriodSeconds: 15}},
+		})
+	}
+}
+
+func defaultRules(r *autoscalingv2.HPAScalingRules, d autoscalingv2.HPAScalingRules) *autoscalingv2.HPAScalingRules {
+	if r == nil {
+		r = &autoscalingv2.HPAScalingRules{}
+	}
+	api.FillPtr(&r.SelectPolicy, autoscalingv2.MaxChangePolicySelect)
+	if r.StabilizationWindowSeconds == nil {
+		r.StabilizationWindowSeconds = d.StabilizationWindowSeconds
+	}
+	if len(r.Policies) == 0 {
+		r.Policies = d.Policies
+	}
+	return r
+}
+
+func validateHorizontalPodAutoscaler(x *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
+	var errs field.ErrorList
+	path, s := field.NewPath("spec"), &x.Spec
+	if s.MinReplicas != nil && *s.MinReplicas < 1 {
+		errs = append(errs, field.Invalid(path.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 1"))
+	}
+	if s.MaxReplicas < 1 {
+		errs = append(errs, field.Invalid(path.Child("maxReplicas"), s.MaxReplicas, "must be greater than 0"))
+	}
+	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
+		errs = append(errs, field.Invalid(path.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
+	}
+	errs = append(errs, core.Required(path.Child("scaleTargetRef", "kind"), s.ScaleTargetRef.Kind, "")...)
+	errs = append(errs, core.Required(path.Child("scaleTargetRef", "name"), s.ScaleTargetRef.Name, "")...)
+	for i, m := range s.Metrics {
+		at := path.Child("metrics").Index(i)
+		if m.Type == "" {
+			errs = append(errs, field.Required(at.Child("type"), "must specify a metric source type"))
+		} else {
+			errs = append(errs, core.OneOf(at.Child("type"), m.Type, autoscalingv2.ContainerResourceMetricSourceType, autoscalingv2.ExternalMetricSourceType,
+				autoscalingv2.ObjectMetricSourceType, autoscalingv2.PodsMetricSourceType, autoscalingv2.ResourceMetricSourceType)...)
+		}
+		if m.Type == autoscalingv2.ResourceMetricSourceType && m.Resource == nil {
+			errs = append(errs, field.Required(at.Child("resource"), "must populate information for the given metric source"))
+		}
+	}
+	return errs
+}

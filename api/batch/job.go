@@ -1,0 +1,225 @@
+package batch
+
+import (
+	"fmt"
+	"github.com/skiff-sh/skiff/api/core"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"maps"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var job = &api.Kind{
+	Group: "batch", Version: "v1", Kind: "Job",
+	Plural: "jobs", Singular: "job", Categories: []string{"all"}, Namespaced: true,
+	StoragePath: "jobs",
+	New:         api.New[batchv1.Job], NewList: api.NewList[batchv1.JobList],
+	Validate:       api.Check(validateJob),
+	ValidateUpdate: api.CheckUpdate(validateJobUpdate),
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("Status", "string", func(x *batchv1.Job) any { return jobStatus(x) }),
+		api.Col("Completions", "string", func(x *batchv1.Job) any { return jobCompletions(x) }),
+		api.ColAt("Duration", jobDuration),
+		api.AgeColumn(),
+		api.Col("Containers", "string", func(x *batchv1.Job) any { return core.ContainerNames(&x.Spec.Template.Spec) }).Wide(),
+		api.Col("Images", "string", func(x *batchv1.Job) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
+		api.Col("Selector", "string", func(x *batchv1.Job) any { return metav1.FormatLabelSelector(x.Spec.Selector) }).Wide(),
+	},
+	PrepareCreate: api.OnCreate(createJob),
+	FieldKeys:     []string{"status.successful"},
+	Fields: api.Selectable(func(x *batchv1.Job) map[string]string {
+		return map[string]string{"status.successful": strconv.Itoa(int(x.Status.Succeeded))}
+	}),
+	Default:       api.Defaults(defaultJob),
+	HasGeneration: true, UnconditionalUpdate: true,
+	Subresources: []api.Subresource{
+		api.Status(),
+	},
+}
+
+func defaultJob(x *batchv1.Job) {
+	s := &x.Spec
+	if s.Completions == nil && s.Parallelism == nil {
+		s.Completions = api.Ptr(int32(1))
+	}
+	api.FillPtr(&s.Parallelism, 1)
+	if s.BackoffLimit == nil {
+		s.BackoffLimit = api.Ptr(int32(6))
+		if s.BackoffLimitPerIndex != nil {
+			s.BackoffLimit = api.Ptr(int32(math.MaxInt32))
+		}
+	}
+	if len(x.Labels) == 0 {
+		x.Labels = maps.Clone(s.Template.Labels)
+	}
+	api.FillPtr(&s.CompletionMode, batchv1.NonIndexedCompletion)
+	api.FillPtr(&s.Suspend, false)
+	if s.PodReplacementPolicy == nil {
+		s.PodReplacementPolicy = api.Ptr(batchv1.TerminatingOrFailed)
+		if s.PodFailurePolicy != nil {
+			s.PodReplacementPolicy = api.Ptr(batchv1.Failed)
+		}
+	}
+	defaultFailurePolicy(s.PodFailurePolicy)
+	core.DefaultPodTemplate(&s.Template)
+}
+
+func defaultFailurePolicy(p *batchv1.PodFailurePolicy) {
+	if p == nil {
+		return
+	}
+	for i := range p.Rules {
+		for j := range p.Rules[i].OnPodConditions {
+			api.Fill(&p.Rules[i].OnPodConditions[j].Status, corev1.ConditionTrue)
+		}
+	}
+}
+
+func createJob(x *batchv1.Job) {
+	x.Status = batchv1.JobStatus{}
+	if x.Spec.ManualSelector != nil && *x.Spec.ManualSelector {
+		return
+	}
+	own := map[string]string{
+		batchv1.ControllerUidLabel: string(x.UID), "controller-uid": string(x.UID),
+		batchv1.JobNameLabel: x.Name, "job-name": x.Name,
+	}
+	labels := map[string]string{}
+	maps.Copy(labels, x.Spec.Template.Labels)
+	for k, v := range own {
+		if _, ok := labels[k]; !ok {
+			labels[k] = v
+		}
+	}
+	x.Spec.Template.Labels = labels
+	if x.Spec.Selector == nil {
+		x.Spec.Selector = &metav1.LabelSelector{}
+	}
+	if x.Spec.Selector.MatchLabels == nil {
+		x.Spec.Selector.MatchLabels = map[string]string{}
+	}
+	if _, ok := x.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel]; !ok {
+		x.Spec.Selector.MatchLabels[batchv1.ControllerUidLabel] = string(x.UID)
+	}
+}
+
+func jobStatus(x *batchv1.Job) string {
+	has := func(t batchv1.JobConditionType) bool {
+		for _, c := range x.Status.Conditions {
+			if c.Type == t && c.Status == corev1.ConditionTrue {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has(batchv1.JobComplete):
+		return "Complete"
+	case has(batchv1.JobFailed):
+		return "Failed"
+	case x.DeletionTimestamp != nil:
+		return "Terminating"
+	case has(batchv1.JobSuspended):
+		return "Suspended"
+	case has(batchv1.JobFailureTarget):
+		return "FailureTarget"
+	case has(batchv1.JobSuccessCriteriaMet):
+		return "SuccessCriteriaMet"
+	}
+	return "Running"
+}
+
+func jobCompletions(x *batchv1.Job) string {
+	if x.Spec.Completions != nil {
+		return fmt.Sprintf("%d/%d", x.Status.Succeeded, *x.Spec.Completions)
+	}
+	if x.Spec.Parallelism != nil && *x.Spec.Parallelism > 1 {
+		return fmt.Sprintf("%d/1 of %d", x.Status.Succeeded, *x.Spec.Parallelism)
+	}
+	return fmt.Sprintf("%d/1", x.Status.Succeeded)
+}
+
+func jobDuration(x *batchv1.Job, now time.Time) any {
+	switch {
+	case x.Status.StartTime == nil:
+		return ""
+	case x.Status.CompletionTime == nil:
+		return duration.HumanDuration(now.Sub(x.Status.StartTime.Time))
+	}
+	return duration.HumanDuration(x.Status.CompletionTime.Sub(x.Status.StartTime.Time))
+}
+
+func validateJob(x *batchv1.Job) field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, validateJobSpec(field.NewPath("spec"), &x.Spec)...)
+	path := field.NewPath("spec")
+	if x.Spec.Selector == nil {
+		return append(errs, field.Required(path.Child("selector"), ""))
+	}
+	errs = append(errs, core.LabelSelector(path.Child("selector"), x.Spec.Selector)...)
+	if sel, err := metav1.LabelSelectorAsSelector(x.Spec.Selector); err == nil && !sel.Matches(labels.Set(x.Spec.Template.Labels)) {
+		errs = append(errs, field.Invalid(path.Child("template", "metadata", "labels"), x.Spec.Template.Labels, "`selector` does not match template `labels`"))
+	}
+	return errs
+}
+
+func validateJobUpdate(x, old *batchv1.Job) field.ErrorList {
+	errs := validateJob(x)
+	path, now, was := field.NewPath("spec"), &x.Spec, &old.Spec
+	if now.CompletionMode == nil || *now.CompletionMode != batchv1.IndexedCompletion || now.Completions == nil || now.Parallelism == nil || *now.Completions != *now.Parallelism {
+		errs = append(errs, core.Immutable(path.Child("completions"), now.Completions, was.Completions)...)
+	}
+	errs = append(errs, core.Immutable(path.Child("selector"), now.Selector, was.Selector)...)
+	errs = append(errs, core.Immutable(path.Child("completionMode"), now.CompletionMode, was.CompletionMode)...)
+	errs = append(errs, core.Immutable(path.Child("podFailurePolicy"), now.PodFailurePolicy, was.PodFailurePolicy)...)
+	errs = append(errs, core.Immutable(path.Child("backoffLimitPerIndex"), now.BackoffLimitPerIndex, was.BackoffLimitPerIndex)...)
+	errs = append(errs, core.Immutable(path.Child("managedBy"), now.ManagedBy, was.ManagedBy)...)
+	errs = append(errs, core.Immutable(path.Child("successPolicy"), now.SuccessPolicy, was.SuccessPolicy)...)
+	t := now.Template.DeepCopy()
+	if was.Suspend != nil && *was.Suspend && old.Status.StartTime == nil { // where its pods may run can change until it starts (KEP-2926)
+		t.Spec.NodeSelector, t.Spec.Tolerations = was.Template.Spec.NodeSelector, was.Template.Spec.Tolerations
+		t.Spec.Affinity, t.Spec.SchedulingGates = was.Template.Spec.Affinity, was.Template.Spec.SchedulingGates
+		t.Labels, t.Annotations = was.Template.Labels, was.Template.Annotations
+	}
+	if !equality.Semantic.DeepEqual(t, &was.Template) {
+		errs = append(errs, core.Immutable(path.Child("template"), now.Template, was.Template)...)
+	}
+	return errs
+}
+
+func validateJobSpec(path *field.Path, s *batchv1.JobSpec) field.ErrorList {
+	var errs field.ErrorList
+	for name, n := range map[string]*int32{"parallelism": s.Parallelism, "completions": s.Completions, "backoffLimit": s.BackoffLimit,
+		"ttlSecondsAfterFinished": s.TTLSecondsAfterFinished, "backoffLimitPerIndex": s.BackoffLimitPerIndex, "maxFailedIndexes": s.MaxFailedIndexes} {
+		errs = append(errs, core.NotNegative(path.Child(name), n)...)
+	}
+	errs = append(errs, core.NotNegative(path.Child("activeDeadlineSeconds"), s.ActiveDeadlineSeconds)...)
+	if m := s.CompletionMode; m != nil {
+		errs = append(errs, core.OneOf(path.Child("completionMode"), *m, batchv1.IndexedCompletion, batchv1.NonIndexedCompletion)...)
+		if *m == batchv1.IndexedCompletion && s.Completions == nil {
+			errs = append(errs, field.Required(path.Child("completions"), "when completion mode is Indexed"))
+		}
+	}
+	if s.BackoffLimitPerIndex != nil && (s.CompletionMode == nil || *s.CompletionMode != batchv1.IndexedCompletion) {
+		errs = append(errs, field.Invalid(path.Child("backoffLimitPerIndex"), *s.BackoffLimitPerIndex, "requires indexed completion mode"))
+	}
+	errs = append(errs, core.ValidatePodTemplate(path.Child("template"), &s.Template)...)
+	at := path.Child("template", "spec", "restartPolicy")
+	switch p := s.Template.Spec.RestartPolicy; {
+	case p == "" || p == corev1.RestartPolicyAlways:
+		errs = append(errs, field.Required(at, "valid values: \"OnFailure\", \"Never\""))
+	case s.PodFailurePolicy != nil && p != corev1.RestartPolicyNever:
+		errs = append(errs, field.Invalid(at, p, "only \"Never\" is supported when podFailurePolicy is specified"))
+	}
+	return errs
+}

@@ -1,0 +1,69 @@
+package api
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NameColumn is every table's first column.
+func NameColumn() Column {
+	return Column{Name: "Name", Type: "string", Format: "name",
+		Description: "Name must be unique within a namespace.", Cell: func(o Object) any { return o.GetName() }}
+}
+
+// AgeColumn shows the time since the object was created.
+func AgeColumn() Column {
+	return Column{Name: "Age", Type: "string", Age: true, Description: "The time since the object was created."}
+}
+
+// CreatedColumn shows the time of creation itself, for kinds that upstream prints so.
+func CreatedColumn() Column {
+	return Column{Name: "Created At", Type: "date", Description: "The time at which the object was created.",
+		Cell: func(o Object) any { return o.GetCreationTimestamp().UTC().Format(time.RFC3339) }}
+}
+
+// Col is a column with a cell of one kind.
+func Col[T Object](name, typ string, cell func(T) any) Column {
+	return Column{Name: name, Type: typ, Description: name, Cell: func(o Object) any { return cell(o.(T)) }}
+}
+
+// ColAt is a column whose text has an age inside.
+func ColAt[T Object](name string, cell func(T, time.Time) any) Column {
+	return Column{Name: name, Type: "string", Description: name,
+		CellAt: func(o Object, now time.Time) any { return cell(o.(T), now) }}
+}
+
+// SinceCol is a column that shows the time since something.
+func SinceCol[T Object](name string, since func(T) metav1.Time) Column {
+	return Column{Name: name, Type: "string", Description: name, Age: true,
+		Since: func(o Object) metav1.Time { return since(o.(T)) }}
+}
+
+// Wide is the column shown with -o wide only.
+func (c Column) Wide() Column { c.Priority = 1; return c }
+
+// ThroughHub makes columns of the hub's type work on another version of the kind.
+func ThroughHub(columns []Column, toHub func(Object) (Object, error)) []Column {
+	out := make([]Column, len(columns))
+	for i, c := range columns {
+		out[i] = c
+		if cell := c.Cell; cell != nil {
+			out[i].Cell = func(o Object) any { return overHub(o, toHub, cell) }
+		}
+		if cell := c.CellAt; cell != nil {
+			out[i].CellAt = func(o Object, now time.Time) any {
+				return overHub(o, toHub, func(h Object) any { return cell(h, now) })
+			}
+		}
+	}
+	return out
+}
+
+func overHub(o Object, toHub func(Object) (Object, error), cell func(Object) any) any {
+	h, err := toHub(o)
+	if err != nil {
+		return ""
+	}
+	return cell(h)
+}

@@ -1,0 +1,48 @@
+package core
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var namespace = &api.Kind{
+	Version: "v1", Kind: "Namespace",
+	Plural: "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
+	StoragePath: "namespaces",
+	Verbs:       []string{"create", "delete", "get", "list", "patch", "update", "watch"},
+	New:         api.New[corev1.Namespace], NewList: api.NewList[corev1.NamespaceList],
+	ValidateName: apivalidation.NameIsDNSLabel,
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("Status", "string", func(x *corev1.Namespace) any { return string(x.Status.Phase) }),
+		api.AgeColumn(),
+	},
+	FieldKeys: []string{"name", "status.phase"},
+	Fields: api.Selectable(func(x *corev1.Namespace) map[string]string {
+		return map[string]string{"name": x.Name, "status.phase": string(x.Status.Phase)}
+	}),
+	PrepareCreate:       api.OnCreate(createNamespace),
+	Default:             api.Defaults(defaultNamespace),
+	UnconditionalUpdate: true,
+	Subresources: []api.Subresource{
+		api.PartOf("finalize", "update"),
+		api.Status(),
+	},
+}
+
+func defaultNamespace(x *corev1.Namespace) {
+	if x.Name != "" && x.Labels[corev1.LabelMetadataName] != x.Name {
+		if x.Labels == nil {
+			x.Labels = map[string]string{}
+		}
+		x.Labels[corev1.LabelMetadataName] = x.Name
+	}
+	api.Fill(&x.Status.Phase, corev1.NamespaceActive)
+}
+
+func createNamespace(x *corev1.Namespace) {
+	x.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
+	defaultNamespace(x) // again, now that a generated name is known
+}

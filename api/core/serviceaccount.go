@@ -1,0 +1,23 @@
+package core
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var serviceAccount = &api.Kind{
+	Version: "v1", Kind: "ServiceAccount",
+	Plural: "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"}, Namespaced: true,
+	StoragePath: "serviceaccounts",
+	New:         api.New[corev1.ServiceAccount], NewList: api.NewList[corev1.ServiceAccountList],
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("Secrets", "integer", func(x *corev1.ServiceAccount) any { return int64(len(x.Secrets)) }),
+		api.AgeColumn(),
+	},
+	Subresources: []api.Subresource{
+		api.Action[authenticationv1.TokenRequest]("token", "authentication.k8s.io", "v1", "TokenRequest"),
+	},
+}

@@ -1,0 +1,75 @@
+package networking
+
+import (
+	"github.com/skiff-sh/skiff/api/core"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"net/netip"
+	"strings"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var ipAddress = &api.Kind{
+	Group: "networking.k8s.io", Version: "v1", Kind: "IPAddress",
+	Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
+	StoragePath: "ipaddresses",
+	New:         api.New[networkingv1.IPAddress], NewList: api.NewList[networkingv1.IPAddressList],
+	ValidateName:   validateIPName,
+	Validate:       api.Check(validateIPAddress),
+	ValidateUpdate: api.CheckUpdate(validateIPAddressUpdate),
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("ParentRef", "string", func(x *networkingv1.IPAddress) any { return parentText(x.Spec.ParentRef) }),
+		api.AgeColumn(),
+	},
+	FieldKeys: []string{"parentRef.name", "parentRef.namespace", "parentRef.resource"},
+	Fields: api.Selectable(func(x *networkingv1.IPAddress) map[string]string {
+		r := x.Spec.ParentRef
+		if r == nil {
+			r = &networkingv1.ParentReference{}
+		}
+		return map[string]string{"parentRef.name": r.Name, "parentRef.namespace": r.Namespace, "parentRef.resource": r.Resource}
+	}),
+	UnconditionalUpdate: true,
+}
+
+func parentText(r *networkingv1.ParentReference) string {
+	if r == nil {
+		return "<none>"
+	}
+	resource := r.Resource
+	if r.Group != "" {
+		resource += "." + r.Group
+	}
+	parts := []string{resource}
+	if r.Namespace != "" {
+		parts = append(parts, r.Namespace)
+	}
+	return strings.Join(append(parts, r.Name), "/")
+}
+
+func validateIPAddress(x *networkingv1.IPAddress) field.ErrorList {
+	var errs field.ErrorList
+	if x.Spec.ParentRef == nil {
+		return append(errs, field.Required(field.NewPath("spec", "parentRef"), ""))
+	}
+	at := field.NewPath("spec", "parentRef")
+	errs = append(errs, core.Required(at.Child("resource"), x.Spec.ParentRef.Resource, "")...)
+	errs = append(errs, core.Required(at.Child("name"), x.Spec.ParentRef.Name, "")...)
+	return errs
+}
+
+func validateIPAddressUpdate(x, old *networkingv1.IPAddress) field.ErrorList {
+	errs := validateIPAddress(x)
+	errs = append(errs, core.Immutable(field.NewPath("spec", "parentRef"), x.Spec.ParentRef, old.Spec.ParentRef)...)
+	return errs
+}
+
+// validateIPName checks that the name is an address in its canonical form.
+func validateIPName(name string, _ bool) []string {
+	if a, err := netip.ParseAddr(name); err != nil || a.String() != name {
+		return []string{"must be a valid IP address in canonical format"}
+	}
+	return nil
+}

@@ -1,0 +1,15 @@
+package resource
+
+import (
+	resourcev1 "k8s.io/api/resource/v1"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var deviceClass = &api.Kind{
+	Group: "resource.k8s.io", Version: "v1", Kind: "DeviceClass",
+	Plural: "deviceclasses", Singular: "deviceclass",
+	StoragePath: "deviceclasses",
+	New:         api.New[resourcev1.DeviceClass], NewList: api.NewList[resourcev1.DeviceClassList],
+	HasGeneration: true, UnconditionalUpdate: true,
+}

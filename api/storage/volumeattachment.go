@@ -1,0 +1,59 @@
+package storage
+
+import (
+	"github.com/skiff-sh/skiff/api/core"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+var volumeAttachment = &api.Kind{
+	Group: "storage.k8s.io", Version: "v1", Kind: "VolumeAttachment",
+	Plural: "volumeattachments", Singular: "volumeattachment",
+	StoragePath: "volumeattachments",
+	New:         api.New[storagev1.VolumeAttachment], NewList: api.NewList[storagev1.VolumeAttachmentList],
+	Validate:       api.Check(validateVolumeAttachment),
+	ValidateUpdate: api.CheckUpdate(validateVolumeAttachmentUpdate),
+	Columns: []api.Column{
+		api.NameColumn(),
+		api.Col("Attacher", "string", func(x *storagev1.VolumeAttachment) any { return x.Spec.Attacher }),
+		api.Col("PV", "string", func(x *storagev1.VolumeAttachment) any { return volumeName(x) }),
+		api.Col("Node", "string", func(x *storagev1.VolumeAttachment) any { return x.Spec.NodeName }),
+		api.Col("Attached", "boolean", func(x *storagev1.VolumeAttachment) any { return x.Status.Attached }),
+		api.AgeColumn(),
+	},
+	Subresources: []api.Subresource{
+		api.Status(),
+	},
+}
+
+func volumeName(x *storagev1.VolumeAttachment) string {
+	if x.Spec.Source.PersistentVolumeName == nil {
+		return ""
+	}
+	return *x.Spec.Source.PersistentVolumeName
+}
+
+func validateVolumeAttachment(x *storagev1.VolumeAttachment) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("spec")
+	errs = append(errs, core.Required(path.Child("attacher"), x.Spec.Attacher, "")...)
+	errs = append(errs, core.Required(path.Child("nodeName"), x.Spec.NodeName, "")...)
+	switch s := x.Spec.Source; {
+	case s.InlineVolumeSpec == nil && s.PersistentVolumeName == nil:
+		errs = append(errs, field.Required(path.Child("source"), "must specify one of inlineVolumeSpec and persistentVolumeName"))
+	case s.InlineVolumeSpec != nil && s.PersistentVolumeName != nil:
+		errs = append(errs, field.Forbidden(path.Child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
+	}
+	return errs
+}
+
+func validateVolumeAttachmentUpdate(x, old *storagev1.VolumeAttachment) field.ErrorList {
+	errs := validateVolumeAttachment(x)
+	if !equality.Semantic.DeepEqual(x.Spec, old.Spec) {
+		errs = append(errs, field.Invalid(field.NewPath("spec"), x.Spec, "field is immutable"))
+	}
+	return errs
+}

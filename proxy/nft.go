@@ -1,0 +1,358 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/skiff-sh/skiff/internal/nft"
+)
+
+// masqueradeMark marks packets whose source must become this node's address. The bit is the one that upstream uses.
+const masqueradeMark = 0x4000
+
+// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
+const dynsetDelete = 2
+
+// The fixed sets and maps. Those with "node-" are for the node's own ports, and have no address in their keys.
+const (
+	fronts     = "fronts"           // address . protocol . port : goto a service's chain
+	nodeFronts = "node-fronts"      // protocol . port : goto a service's chain
+	refuse     = "no-backends"      // address . protocol . port
+	nodeRefuse = "node-no-backends" // protocol . port
+	hairpins   = "hairpins"         // backend . backend
+)
+
+// table writes to one nftables table.
+type table struct {
+	name    string
+	cluster netip.Prefix
+}
+
+// transaction is a change of the table that is being put together.
+type transaction struct {
+	*table
+	conn *nftables.Conn
+	nft  *nftables.Table
+}
+
+func (t *table) begin() (*transaction, error) {
+	conn, err := nft.Conn()
+	return &transaction{t, conn, &nftables.Table{Family: nftables.TableFamilyIPv4, Name: t.name}}, err
+}
+
+// renew replaces whatever is there by the state, in one transaction: there is no moment without rules.
+func (t *table) renew(s *state) error {
+	tx, err := t.begin()
+	if err != nil {
+		return err
+	}
+	tx.conn.AddTable(tx.nft) // so that there is one to delete
+	tx.conn.DelTable(tx.nft)
+	tx.conn.AddTable(tx.nft)
+	if err := tx.frame(); err != nil {
+		return err
+	}
+	return tx.commit(s.whole())
+}
+
+// apply makes a change, in one transaction.
+func (t *table) apply(c *change) error {
+	tx, err := t.begin()
+	if err != nil {
+		return err
+	}
+	return tx.commit(c)
+}
+
+// frame adds the part of the table that never changes.
+func (tx *transaction) frame() error {
+	for name := range frameSets {
+		if err := tx.conn.AddSet(tx.set(name), nil); err != nil {
+			return err
+		}
+	}
+	byAddr := nft.Rule{nft.Daddr(nft.W0), nft.Proto(nft.W1), nft.Dport(nft.W2)}
+	// The loopback network would need route_localnet on every link: node ports are not served there.
+	byPort := nft.Join(nft.ToOutside(netip.MustParsePrefix("127.0.0.0/8")), nft.ToHere(), nft.Rule{nft.Proto(nft.W0), nft.Dport(nft.W1)})
+	dispatch := []nft.Rule{nft.Join(byAddr, nft.Rule{nft.Vmap(fronts, nft.W0)}), nft.Join(byPort, nft.Rule{nft.Vmap(nodeFronts, nft.W0)})}
+	tx.base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dispatch)
+	tx.base("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dispatch)
+
+	unreachable := &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3} // port unreachable (RFC 792)
+	refusals := []nft.Rule{
+		nft.Join(nft.NewConnections(), byAddr, nft.Rule{nft.In(refuse, nft.W0), unreachable}),
+		nft.Join(nft.NewConnections(), byPort, nft.Rule{nft.In(nodeRefuse, nft.W0), unreachable})}
+	tx.base("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, refusals)
+	tx.base("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, refusals)
+	tx.base("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, refusals)
+
+	tx.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []nft.Rule{
+		nft.Join(nft.Marked(masqueradeMark), nft.ClearMark(masqueradeMark), nft.Rule{nft.Masquerade()}),
+		{nft.Saddr(nft.W0), nft.Daddr(nft.W1), nft.In(hairpins, nft.W0), nft.Masquerade()}})
+	return nil
+}
+
+// base adds a base chain. Services come before what others do at the same hook.
+func (tx *transaction) base(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rules []nft.Rule) {
+	tx.conn.AddChain(&nftables.Chain{Table: tx.nft, Name: name, Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityRef(*priority - 5)})
+	for _, r := range rules {
+		tx.rule(name, r)
+	}
+}
+
+func (tx *transaction) rule(chain string, r nft.Rule) {
+	tx.conn.AddRule(&nftables.Rule{Table: tx.nft, Chain: &nftables.Chain{Table: tx.nft, Name: chain}, Exprs: r})
+}
+
+// frameSets are the fixed sets by name; their table is filled in on use.
+var frameSets = map[string]nftables.Set{
+	fronts:     {IsMap: true, KeyType: nft.AddrProtoPort, DataType: nftables.TypeVerdict, Concatenation: true},
+	nodeFronts: {IsMap: true, KeyType: nft.ProtoPort, DataType: nftables.TypeVerdict, Concatenation: true},
+	refuse:     {KeyType: nft.AddrProtoPort, Concatenation: true},
+	nodeRefuse: {KeyType: nft.ProtoPort, Concatenation: true},
+	hairpins:   {KeyType: nft.AddrAddr, Concatenation: true},
+}
+
+func (tx *transaction) set(name string) *nftables.Set {
+	s := frameSets[name]
+	s.Table, s.Name = tx.nft, name
+	return &s
+}
+
+// A chain's own sets. The map of numbers is there while the chain is; the others while it has affinity.
+
+func (tx *transaction) numbers(chain string) *nftables.Set {
+	return &nftables.Set{Table: tx.nft, Name: "of-" + chain, IsMap: true, KeyType: nftables.TypeMark, DataType: nft.AddrPort}
+}
+
+func (tx *transaction) members(chain string) *nftables.Set {
+	return &nftables.Set{Table: tx.nft, Name: "in-" + chain, KeyType: nft.AddrPort, Concatenation: true}
+}
+
+func (tx *transaction) clients(name string, c *chain) *nftables.Set {
+	return &nftables.Set{Table: tx.nft, Name: "by-" + name, IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nft.AddrPort,
+		Dynamic: true, HasTimeout: true, Timeout: c.affinity}
+}
+
+// commit sends the change. New chains come before the elements that lead to them, old ones after.
+func (tx *transaction) commit(c *change) error {
+	for name, ch := range c.chains {
+		if ch[0] == nil {
+			tx.conn.AddChain(&nftables.Chain{Table: tx.nft, Name: name})
+		}
+	}
+	for name, ch := range c.chains {
+		if ch[1] != nil {
+			if err := tx.fill(name, ch[0], ch[1]); err != nil {
+				return err
+			}
+		}
+	}
+	if err := tx.lead(c); err != nil {
+		return err
+	}
+	for name, ch := range c.chains {
+		if ch[1] == nil {
+			tx.conn.FlushChain(&nftables.Chain{Table: tx.nft, Name: name})
+		}
+	}
+	for name, ch := range c.chains {
+		if ch[1] == nil {
+			tx.conn.DelChain(&nftables.Chain{Table: tx.nft, Name: name})
+			tx.conn.DelSet(tx.numbers(name))
+			if ch[0].affinity > 0 {
+				tx.forgetClients(name, ch[0])
+			}
+		}
+	}
+	if err := tx.conn.Flush(); err != nil {
+		return fmt.Errorf("the nftables table %s: %w", tx.name, err)
+	}
+	return nil
+}
+
+func (tx *transaction) forgetClients(name string, c *chain) {
+	tx.conn.DelSet(tx.members(name))
+	tx.conn.DelSet(tx.clients(name, c))
+}
+
+// fill makes a chain's sets and rules what they must be. Its rules depend on the number of backends, not on which.
+func (tx *transaction) fill(name string, from, to *chain) error {
+	var before []backend
+	ruled := from != nil && from.source == to.source && from.insiders == to.insiders && from.affinity == to.affinity &&
+		slices.Equal(from.allow, to.allow) && len(from.backends) == len(to.backends)
+	if !ruled {
+		tx.conn.FlushChain(&nftables.Chain{Table: tx.nft, Name: name})
+	}
+	if from == nil {
+		if err := tx.conn.AddSet(tx.numbers(name), nil); err != nil {
+			return err
+		}
+	} else {
+		before = from.backends
+	}
+	had, has := from != nil && from.affinity > 0, to.affinity > 0
+	if had && from.affinity != to.affinity {
+		tx.forgetClients(name, from)
+		had = false
+	}
+	if has && !had {
+		if err := tx.conn.AddSet(tx.members(name), nil); err != nil {
+			return err
+		}
+		if err := tx.conn.AddSet(tx.clients(name, to), nil); err != nil {
+			return err
+		}
+	}
+	if err := tx.number(name, before, to.backends); err != nil {
+		return err
+	}
+	if has {
+		if !had {
+			before = nil
+		}
+		if err := tx.enlist(name, before, to.backends); err != nil {
+			return err
+		}
+	}
+	if !ruled {
+		for _, r := range tx.chainRules(name, to) {
+			tx.rule(name, r)
+		}
+	}
+	return nil
+}
+
+// number changes the map from numbers to backends where they differ.
+func (tx *transaction) number(name string, before, after []backend) error {
+	element := func(i int, b backend) nftables.SetElement {
+		return nftables.SetElement{Key: nft.Word(uint32(i)), Val: nft.Key(b.Addr(), b.Port())}
+	}
+	var add, del []nftables.SetElement
+	for i, b := range before {
+		if i >= len(after) || after[i] != b {
+			del = append(del, element(i, b))
+		}
+	}
+	for i, b := range after {
+		if i >= len(before) || before[i] != b {
+			add = append(add, element(i, b))
+		}
+	}
+	return tx.elements(tx.numbers(name), del, add)
+}
+
+// enlist changes the set of backends, by which a client's remembered backend is known to be there still.
+func (tx *transaction) enlist(name string, before, after []backend) error {
+	var add, del []nftables.SetElement
+	was, is := map[backend]bool{}, map[backend]bool{}
+	for _, b := range before {
+		was[b] = true
+	}
+	for _, b := range after {
+		if is[b] = true; !was[b] {
+			add = append(add, nftables.SetElement{Key: nft.Key(b.Addr(), b.Port())})
+		}
+	}
+	for _, b := range before {
+		if !is[b] {
+			del = append(del, nftables.SetElement{Key: nft.Key(b.Addr(), b.Port())})
+		}
+	}
+	return tx.elements(tx.members(name), del, add)
+}
+
+func (tx *transaction) chainRules(name string, c *chain) []nft.Rule {
+	var out []nft.Rule
+	if len(c.allow) > 0 {
+		// Each range jumps over the final drop: what the jump's target does not decide (nothing) comes back.
+		rest := *c
+		rest.allow = nil
+		for _, p := range c.allow {
+			for _, r := range tx.chainRules(name, &rest) {
+				out = append(out, nft.Join(nft.From(p), r))
+			}
+		}
+		return append(out, nft.Rule{nft.Drop()})
+	}
+	if c.insiders != "" {
+		out = append(out, nft.Join(nft.From(tx.cluster), nft.Rule{nft.Goto(c.insiders)}),
+			nft.Join(nft.FromHere(), nft.SetMark(masqueradeMark), nft.Rule{nft.Goto(c.insiders)}))
+	}
+	if len(c.backends) == 0 {
+		return append(out, nft.Rule{nft.Drop()})
+	}
+	switch c.source {
+	case always:
+		out = append(out, nft.SetMark(masqueradeMark))
+	case outside:
+		out = append(out, nft.Join(nft.FromOutside(tx.cluster), nft.SetMark(masqueradeMark)))
+	}
+	choose := nft.Rule{&expr.Numgen{Register: nft.W0, Modulus: uint32(len(c.backends)), Type: unix.NFT_NG_RANDOM},
+		nft.Map(tx.numbers(name).Name, nft.W0, nft.W0)}
+	if c.affinity == 0 {
+		return append(out, nft.Join(choose, nft.Rule{nft.Dnat(nft.W0)}))
+	}
+	clients := tx.clients(name, c).Name
+	recall := nft.Rule{nft.Saddr(nft.W4), nft.Map(clients, nft.W4, nft.W0), nft.In(tx.members(name).Name, nft.W0)}
+	remember := nft.Rule{nft.Saddr(nft.W4), &expr.Dynset{SrcRegKey: nft.W4, SrcRegData: nft.W0, SetName: clients,
+		Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: c.affinity}, nft.Dnat(nft.W0)}
+	// A client whose backend is gone chooses again; its entry must go first, because an update keeps the old value.
+	forget := nft.Rule{nft.Saddr(nft.W4), nft.Map(clients, nft.W4, nft.W0),
+		&expr.Dynset{SrcRegKey: nft.W4, SrcRegData: nft.W0, SetName: clients, Operation: dynsetDelete}}
+	return append(out, nft.Join(recall, remember), forget, nft.Join(choose, remember))
+}
+
+// lead changes which front leads where, and the hairpins.
+func (tx *transaction) lead(c *change) error {
+	add, del := map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{}
+	for f, to := range c.fronts {
+		for i, list := range []map[string][]nftables.SetElement{del, add} {
+			if to[i] == "" {
+				continue
+			}
+			set, e := place(f, to[i])
+			list[set] = append(list[set], e)
+		}
+	}
+	for a, there := range c.hairpins {
+		list := del
+		if there {
+			list = add
+		}
+		list[hairpins] = append(list[hairpins], nftables.SetElement{Key: nft.Key(a, a)})
+	}
+	for name := range frameSets {
+		if err := tx.elements(tx.set(name), del[name], add[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is the set and the element by which a front leads to a chain, or is refused.
+func place(f front, to string) (set string, e nftables.SetElement) {
+	names := [2]string{nodeFronts, nodeRefuse}
+	e.Key = nft.Key(f.protocol, f.port)
+	if f.addr.IsValid() {
+		names, e.Key = [2]string{fronts, refuse}, nft.Key(f.addr, f.protocol, f.port)
+	}
+	if to == reject {
+		return names[1], e
+	}
+	e.VerdictData = nft.Goto(to)
+	return names[0], e
+}
+
+func (tx *transaction) elements(s *nftables.Set, del, add []nftables.SetElement) error {
+	err := nft.ChunkElements(del, func(part []nftables.SetElement) error { return tx.conn.SetDeleteElements(s, part) })
+	if err != nil {
+		return err
+	}
+	return nft.ChunkElements(add, func(part []nftables.SetElement) error { return tx.conn.SetAddElements(s, part) })
+}

@@ -1,0 +1,255 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/skiff-sh/skiff/server/request"
+	"github.com/skiff-sh/skiff/server/rest"
+)
+
+// anonymous is who asks without credentials. Only publicPath is open to them.
+var anonymous user.Info = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+
+func publicPath(path string) bool {
+	switch path {
+	case "/healthz", "/livez", "/readyz", "/version", "/version/":
+		return true
+	}
+	return strings.HasPrefix(path, "/healthz/") || strings.HasPrefix(path, "/livez/") || strings.HasPrefix(path, "/readyz/")
+}
+
+// Handler serves the API without TLS or a socket of its own.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// exchange is one request and its answer.
+type exchange struct {
+	w        http.ResponseWriter
+	r        *http.Request
+	info     *request.Info
+	query    url.Values // parsed when first asked for
+	warnings []string
+	code     int // as answered
+}
+
+func (x *exchange) q() url.Values {
+	if x.query == nil {
+		x.query = x.r.URL.Query()
+	}
+	return x.query
+}
+
+// serve is the request's way.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	x := &exchange{w: w, r: r}
+	x.info = request.Parse(s.kinds, r.Method, r.URL.Path, x.q)
+	x.info.UserAgent = r.UserAgent()
+	x.info.SourceIP, _, _ = net.SplitHostPort(r.RemoteAddr)
+	id := r.Header.Get("Audit-ID")
+	if id == "" || len(id) > 64 {
+		id = string(uuid.NewUUID())
+	}
+	h := w.Header()
+	h.Set("Audit-Id", id)
+	h.Set("Cache-Control", "no-cache, private")
+	defer func() {
+		if p := recover(); p != nil {
+			s.recovered(x, p)
+		}
+		s.metrics.observe(x, time.Since(start))
+	}()
+	if err := s.admit(x); err != nil {
+		s.fail(x, err)
+		return
+	}
+	ctx := request.With(r.Context(), x.info)
+	ctx = rest.WithWarnings(ctx, x.warn)
+	release, err := s.enter(x)
+	if err != nil {
+		s.fail(x, err)
+		return
+	}
+	defer release()
+	if !x.longRunning() {
+		timeout, err := s.timeout(x)
+		if err != nil {
+			s.fail(x, err)
+			return
+		}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	x.r = r.WithContext(ctx)
+	if err := s.authorizeRequest(x); err != nil {
+		s.fail(x, err)
+		return
+	}
+	if x.info.IsResource() {
+		err = s.serveResource(x)
+	} else {
+		err = s.servePath(x)
+	}
+	if err != nil {
+		s.fail(x, err)
+	}
+}
+
+func (s *Server) recovered(x *exchange, p any) {
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	s.cfg.Log.Error("a request panicked", "method", x.r.Method, "path", x.r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	if x.code == 0 {
+		s.fail(x, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
+	}
+}
+
+// warn keeps a Warning header's text for the answer.
+func (x *exchange) warn(text string) {
+	if text != "" && !slices.Contains(x.warnings, text) {
+		x.warnings = append(x.warnings, text)
+	}
+}
+
+// longRunning requests have no deadline and take no place among those in flight.
+func (x *exchange) longRunning() bool {
+	if x.info.Verb == "watch" {
+		return true
+	}
+	switch x.info.Subresource {
+	case "log", "exec", "attach", "portforward", "proxy":
+		return true
+	}
+	return false
+}
+
+// admit finds out who asks.
+func (s *Server) admit(x *exchange) error {
+	res, ok, err := s.authn.AuthenticateRequest(x.r)
+	switch {
+	case err == nil && ok:
+		x.info.User = res.User
+	case err == nil && publicPath(x.info.Path) && x.r.Header.Get("Authorization") == "":
+		x.info.User = anonymous
+	default:
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	x.r.Header.Del("Authorization")
+	if x.r.Header.Get("Impersonate-User") != "" || hasImpersonation(x.r.Header) {
+		return s.impersonate(x)
+	}
+	return nil
+}
+
+// enter takes a place among the requests in flight.
+func (s *Server) enter(x *exchange) (release func(), err error) {
+	if x.longRunning() || slices.Contains(x.info.User.GetGroups(), user.SystemPrivilegedGroup) {
+		return func() {}, nil
+	}
+	select {
+	case s.inFlight <- struct{}{}:
+		return func() { <-s.inFlight }, nil
+	default:
+		return nil, apierrors.NewTooManyRequests("too many requests, please try again later", 1)
+	}
+}
+
+func (s *Server) timeout(x *exchange) (time.Duration, error) {
+	t := s.cfg.RequestTimeout
+	if !strings.Contains(x.r.URL.RawQuery, "timeout") {
+		return t, nil
+	}
+	if v := x.q().Get("timeout"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			if n, nerr := strconv.Atoi(v); nerr == nil {
+				d, err = time.Duration(n)*time.Second, nil
+			}
+		}
+		if err != nil {
+			return 0, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+		}
+		if d > 0 && d < t {
+			t = d
+		}
+	}
+	return t, nil
+}
+
+func (s *Server) authorizeRequest(x *exchange) error {
+	if !x.info.IsResource() && publicPath(x.info.Path) {
+		return nil
+	}
+	return s.authorize(x.r.Context(), x.info.Attributes())
+}
+
+// htmlSafe keeps error texts from being taken for HTML.
+var htmlSafe = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+// forbidden is upstream's 403.
+func forbidden(a authorizer.Attributes, reason string) error {
+	who := ""
+	if u := a.GetUser(); u != nil {
+		who = u.GetName()
+	}
+	var msg string
+	switch resource := a.GetResource(); {
+	case !a.IsResourceRequest():
+		msg = fmt.Sprintf("User %q cannot %s path %q", who, a.GetVerb(), a.GetPath())
+	default:
+		if sub := a.GetSubresource(); sub != "" {
+			resource += "/" + sub
+		}
+		msg = fmt.Sprintf("User %q cannot %s resource %q in API group %q ", who, a.GetVerb(), resource, a.GetAPIGroup())
+		if ns := a.GetNamespace(); ns != "" {
+			msg += fmt.Sprintf("in the namespace %q", ns)
+		} else {
+			msg += "at the cluster scope"
+		}
+	}
+	msg = htmlSafe.Replace(msg)
+	if reason != "" {
+		msg += ": " + reason
+	}
+	return apierrors.NewForbidden(schema.GroupResource{Group: a.GetAPIGroup(), Resource: a.GetResource()}, a.GetName(), errors.New(msg))
+}
+
+// statusOf is an error as the API tells it. Errors that carry no status are 500 with their own text.
+func statusOf(err error) *metav1.Status {
+	var as apierrors.APIStatus
+	if errors.As(err, &as) {
+		st := as.Status()
+		if st.Status == "" {
+			st.Status = metav1.StatusFailure
+		}
+		if st.Code == 0 {
+			st.Code = http.StatusInternalServerError
+		}
+		st.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+		return &st
+	}
+	code := int32(http.StatusInternalServerError)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return statusOf(apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0))
+	}
+	return &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: code,
+		Reason: metav1.StatusReasonUnknown, Message: err.Error()}
+}

@@ -1,0 +1,181 @@
+package rest
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilrand "k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/admission"
+	"github.com/skiff-sh/skiff/server/codec"
+	"github.com/skiff-sh/skiff/server/request"
+	"github.com/skiff-sh/skiff/store"
+)
+
+func invalidOptions(kind string, errs field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: kind}, "", errs)
+}
+
+// Create stores a new object. obj is of the row's version, decoded and defaulted, and becomes REST's own.
+func (r *REST) Create(ctx context.Context, k *api.Kind, namespace string, obj api.Object, o metav1.CreateOptions) (*store.Entry, error) {
+	if errs := metavalidation.ValidateCreateOptions(&o); len(errs) > 0 {
+		return nil, invalidOptions("CreateOptions", errs)
+	}
+	if err := matchNamespace(k, namespace, obj); err != nil {
+		return nil, err
+	}
+	if obj.GetResourceVersion() != "" && obj.GetResourceVersion() != "0" {
+		return nil, errors.New("resourceVersion should not be set on objects to be created")
+	}
+	return r.create(ctx, creation{k: k, obj: obj, dryRun: len(o.DryRun) > 0, options: &o,
+		manager: managerName(o.FieldManager, request.From(ctx))})
+}
+
+// matchNamespace gives the object the namespace of its request, or says that they differ.
+func matchNamespace(k *api.Kind, namespace string, obj api.Object) error {
+	if !k.Namespaced {
+		if namespace == "" && obj.GetNamespace() != "" {
+			return apierrors.NewBadRequest("namespace specified on a cluster-scoped object")
+		}
+		return nil
+	}
+	if obj.GetNamespace() == "" {
+		obj.SetNamespace(namespace)
+	}
+	if obj.GetNamespace() != namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	if namespace == "" {
+		return apierrors.NewBadRequest("an empty namespace may not be set during creation")
+	}
+	return nil
+}
+
+type creation struct {
+	k       *api.Kind
+	obj     api.Object // of k's version
+	dryRun  bool
+	manager string
+	managed bool // managedFields are done (apply)
+	options runtime.Object
+}
+
+func (r *REST) create(ctx context.Context, c creation) (*store.Entry, error) {
+	k, obj := c.k, c.obj
+	obj.SetResourceVersion("")
+	obj.SetSelfLink("")
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
+	obj.SetGeneration(0)
+	if !c.managed {
+		m, err := r.manager(k, k.GroupVersionKind(), "")
+		if err != nil {
+			return nil, err
+		}
+		empty := k.New()
+		empty.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
+		obj = m.UpdateNoErrors(empty, obj, c.manager).(api.Object)
+	}
+	obj.SetCreationTimestamp(metav1.Time{Time: r.Now().Truncate(1e9)})
+	obj.SetUID(uuid.NewUUID())
+
+	obj, err := codec.Convert(obj, k, k.Storage())
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	tries := 1
+	base := obj.GetGenerateName()
+	generate := obj.GetName() == "" && base != ""
+	if generate {
+		tries = 8
+	}
+	for try := 1; ; try++ {
+		attempt := obj
+		if generate {
+			if try < tries {
+				attempt = obj.DeepCopyObject().(api.Object)
+			}
+			attempt.SetName(base[:min(len(base), 58)] + utilrand.String(5))
+		}
+		e, err := r.createOnce(ctx, k, attempt, c)
+		if generate && apierrors.IsAlreadyExists(err) {
+			if try < tries {
+				continue
+			}
+			return nil, apierrors.NewGenerateNameConflict(k.GroupResource(), attempt.GetName(), 1)
+		}
+		return e, err
+	}
+}
+
+// createOnce takes an object of the storage version through admission and validation into the store.
+func (r *REST) createOnce(ctx context.Context, k *api.Kind, obj api.Object, c creation) (*store.Entry, error) {
+	s := k.Storage()
+	ar := &admission.Request{Operation: admission.Create, Kind: s, Namespace: obj.GetNamespace(), Name: obj.GetName(),
+		Object: obj, Options: c.options, User: request.From(ctx).User, DryRun: c.dryRun,
+		Warn: func(t string) { Warn(ctx, t) }}
+	if err := r.Admission.Admit(ctx, ar); err != nil {
+		return nil, err
+	}
+	obj = ar.Object.(api.Object)
+	if s.PrepareCreate != nil {
+		s.PrepareCreate(ctx, obj)
+	}
+	prepareCreate(s, obj)
+	if s.HasGeneration {
+		obj.SetGeneration(1)
+	}
+	done := func(bool) {}
+	if claim := r.Claims[resourceName(s)]; claim != nil {
+		d, err := claim(ctx, obj, nil, c.dryRun)
+		if err != nil {
+			return nil, err
+		}
+		done = d
+	}
+	e, err := r.createChecked(ctx, k, obj, ar)
+	done(err == nil && !c.dryRun)
+	return e, err
+}
+
+func (r *REST) createChecked(ctx context.Context, k *api.Kind, obj api.Object, ar *admission.Request) (*store.Entry, error) {
+	s := k.Storage()
+	errs := validateMeta(s, obj)
+	if s.Validate != nil {
+		errs = append(errs, s.Validate(obj)...)
+	}
+	if len(errs) > 0 {
+		return nil, apierrors.NewInvalid(k.GroupVersionKind().GroupKind(), obj.GetName(), errs)
+	}
+	if s.Warnings != nil {
+		for _, t := range s.Warnings(obj, nil) {
+			Warn(ctx, t)
+		}
+	}
+	if err := r.Admission.Validate(ctx, ar); err != nil {
+		return nil, err
+	}
+	key := k.Key(obj.GetNamespace(), obj.GetName())
+	if ar.DryRun {
+		if _, err := r.Get(ctx, k, obj.GetNamespace(), obj.GetName(), metav1.GetOptions{}); err == nil {
+			return nil, apierrors.NewAlreadyExists(k.GroupResource(), obj.GetName())
+		}
+		return &store.Entry{Key: key, Object: obj}, nil
+	}
+	e, err := r.Store.Create(ctx, key, obj, ttl(s))
+	if errors.Is(err, store.ErrExists) {
+		return nil, apierrors.NewAlreadyExists(k.GroupResource(), obj.GetName())
+	}
+	if err != nil {
+		return nil, r.internal(err)
+	}
+	return e, nil
+}

@@ -1,0 +1,118 @@
+package rest
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// This file is the little that a few kinds need of the verbs beyond their rows.
+
+// eventTTL is how long events are kept, in seconds.
+const eventTTL = 3600
+
+func ttl(k *api.Kind) int64 {
+	if k.StoragePath == "events" {
+		return eventTTL
+	}
+	return 0
+}
+
+// pendingFinalizers are all finalizers that keep a deleted object: a namespace has some in its spec too.
+func pendingFinalizers(obj api.Object) []string {
+	out := obj.GetFinalizers()
+	if ns, ok := obj.(*corev1.Namespace); ok {
+		for _, f := range ns.Spec.Finalizers {
+			out = append(out[:len(out):len(out)], string(f))
+		}
+	}
+	return out
+}
+
+// markTerminating says in the status that an object has been deleted.
+func markTerminating(obj api.Object) {
+	if ns, ok := obj.(*corev1.Namespace); ok {
+		ns.Status.Phase = corev1.NamespaceTerminating
+	}
+}
+
+// prepareCreate is what the row's PrepareCreate leaves to the server.
+func prepareCreate(k *api.Kind, obj api.Object) {
+	switch o := obj.(type) {
+	case *corev1.Namespace:
+		for _, f := range o.Spec.Finalizers {
+			if f == corev1.FinalizerKubernetes {
+				return
+			}
+		}
+		o.Spec.Finalizers = append(o.Spec.Finalizers, corev1.FinalizerKubernetes)
+	case *corev1.Node: // nodes come with the status that their agent found
+	default:
+		if s, ok := k.Subresource("status"); ok && s.Type == api.StatusSub && k.PrepareCreate == nil {
+			empty := k.New()
+			copyStatus(obj, empty)
+		}
+	}
+}
+
+// prepareUpdate keeps the status out of an update of the main resource, and lets the row do the rest.
+func prepareUpdate(ctx context.Context, k *api.Kind, obj, old api.Object) {
+	if k.PrepareUpdate != nil {
+		k.PrepareUpdate(ctx, obj, old)
+	}
+	if s, ok := k.Subresource("status"); ok && s.Type == api.StatusSub {
+		copyStatus(obj, old)
+	}
+	if ns, ok := obj.(*corev1.Namespace); ok {
+		ns.Spec.Finalizers = old.(*corev1.Namespace).Spec.Finalizers
+	}
+}
+
+// ReturnsDeleted reports whether a delete answers with the object it removed rather than with a Status.
+func ReturnsDeleted(k *api.Kind) bool {
+	switch resourceName(k) {
+	case "pods", "persistentvolumes", "persistentvolumeclaims", "podtemplates", "resourcequotas", "serviceaccounts", "services":
+		return true
+	}
+	return false
+}
+
+// listUnstored lists the one readable kind that is not kept: the components' health, as far as an API server knows it.
+func (r *REST) listUnstored(ctx context.Context, k *api.Kind, sel selector) (*List, error) {
+	l := &List{Kind: k}
+	if resourceName(k) != "componentstatuses" {
+		return l, nil
+	}
+	etcd := corev1.ComponentCondition{Type: corev1.ComponentHealthy, Status: corev1.ConditionTrue, Message: "ok"}
+	if _, err := r.Store.Revision(ctx); err != nil {
+		etcd.Status, etcd.Message, etcd.Error = corev1.ConditionFalse, "", err.Error()
+	}
+	healthy := corev1.ComponentCondition{Type: corev1.ComponentHealthy, Status: corev1.ConditionTrue, Message: "ok"}
+	for name, c := range map[string]corev1.ComponentCondition{"controller-manager": healthy, "etcd-0": etcd, "scheduler": healthy} {
+		o := &corev1.ComponentStatus{TypeMeta: metav1.TypeMeta{Kind: "ComponentStatus", APIVersion: "v1"},
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Conditions: []corev1.ComponentCondition{c}}
+		if e := (&store.Entry{Key: name, Object: o}); sel.matches(e) {
+			l.Entries = append(l.Entries, e)
+		}
+	}
+	slices.SortFunc(l.Entries, func(a, b *store.Entry) int { return strings.Compare(a.Key, b.Key) })
+	return l, nil
+}
+
+func (r *REST) getUnstored(ctx context.Context, k *api.Kind, name string) (*store.Entry, error) {
+	l, err := r.listUnstored(ctx, k, selector{k: k, name: name})
+	if err != nil {
+		return nil, err
+	}
+	if len(l.Entries) == 0 {
+		return nil, apierrors.NewNotFound(k.GroupResource(), name)
+	}
+	return l.Entries[0], nil
+}

@@ -1,0 +1,90 @@
+package rest
+
+import (
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/skiff-sh/skiff/api"
+)
+
+// parts are the named views of a kind that an update may go through: each copies from a client's object to a private
+// copy of the stored one what the view covers.
+var parts = map[string]func(dst, src api.Object){
+	"pods/ephemeralcontainers": func(dst, src api.Object) {
+		dst.(*corev1.Pod).Spec.EphemeralContainers = src.(*corev1.Pod).Spec.EphemeralContainers
+	},
+	"pods/resize": func(dst, src api.Object) {
+		d, s := &dst.(*corev1.Pod).Spec, &src.(*corev1.Pod).Spec
+		d.Resources = s.Resources
+		resize(d.Containers, s.Containers)
+		resize(d.InitContainers, s.InitContainers)
+	},
+	"namespaces/finalize": func(dst, src api.Object) {
+		dst.(*corev1.Namespace).Spec.Finalizers = src.(*corev1.Namespace).Spec.Finalizers
+	},
+	"certificatesigningrequests.certificates.k8s.io/approval": func(dst, src api.Object) {
+		dst.(*certificatesv1.CertificateSigningRequest).Status.Conditions = src.(*certificatesv1.CertificateSigningRequest).Status.Conditions
+	},
+}
+
+func resize(dst, src []corev1.Container) {
+	for i := range dst {
+		for j := range src {
+			if dst[i].Name == src[j].Name {
+				dst[i].Resources, dst[i].ResizePolicy = src[j].Resources, src[j].ResizePolicy
+			}
+		}
+	}
+}
+
+// partOf is the old object with what the subresource covers taken from in, which is the client's. For scale, in is
+// already that.
+func partOf(k *api.Kind, sub string, old, in api.Object) api.Object {
+	s, ok := k.Subresource(sub)
+	if !ok || s.Type == api.ScaleSub {
+		return in
+	}
+	out := old.DeepCopyObject().(api.Object)
+	out.SetResourceVersion(in.GetResourceVersion())
+	out.SetManagedFields(in.GetManagedFields())
+	if s.Type == api.StatusSub {
+		out.SetLabels(in.GetLabels())
+		out.SetAnnotations(in.GetAnnotations())
+		out.SetFinalizers(in.GetFinalizers())
+		copyStatus(out, in)
+	} else if f := parts[resourceName(k)+"/"+sub]; f != nil {
+		f(out, in)
+	}
+	return out
+}
+
+// validatePart judges a write to a named view.
+func validatePart(k *api.Kind, sub string, obj, old api.Object) field.ErrorList {
+	if k.Validate == nil {
+		return nil
+	}
+	switch resourceName(k) + "/" + sub {
+	case "pods/ephemeralcontainers":
+		return append(k.Validate(obj), ephemeralUpdate(obj.(*corev1.Pod), old.(*corev1.Pod))...)
+	case "pods/resize":
+		return k.Validate(obj)
+	}
+	return nil
+}
+
+// ephemeralUpdate says that ephemeral containers are only ever added.
+func ephemeralUpdate(obj, old *corev1.Pod) field.ErrorList {
+	path := field.NewPath("spec", "ephemeralContainers")
+	now := map[string]bool{}
+	for _, c := range obj.Spec.EphemeralContainers {
+		now[c.Name] = true
+	}
+	var errs field.ErrorList
+	for _, c := range old.Spec.EphemeralContainers {
+		if !now[c.Name] {
+			errs = append(errs, field.Forbidden(path, "existing ephemeral containers \""+c.Name+"\" may not be removed\n"))
+		}
+	}
+	return errs
+}

@@ -1,0 +1,249 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec"
+	"github.com/skiff-sh/skiff/server/request"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// maxPatchOperations bounds one JSON patch.
+const maxPatchOperations = 10000
+
+// Patch changes an object by a patch of the given type. created tells that an apply made the object.
+func (r *REST) Patch(ctx context.Context, k *api.Kind, namespace, name, sub string, t types.PatchType, data []byte, o metav1.PatchOptions) (e *store.Entry, created bool, err error) {
+	if errs := metavalidation.ValidatePatchOptions(&o, t); len(errs) > 0 {
+		return nil, false, invalidOptions("PatchOptions", errs)
+	}
+	w := write{k: k, namespace: namespace, name: name, sub: sub, dryRun: len(o.DryRun) > 0, options: &o,
+		manager: managerName(o.FieldManager, request.From(ctx))}
+	if t == types.ApplyPatchType {
+		if err := r.applyInto(ctx, &w, data, o); err != nil {
+			return nil, false, err
+		}
+		return r.write(ctx, w)
+	}
+	p, err := newPatcher(k, t, data, o.FieldValidation)
+	if err != nil {
+		return nil, false, err
+	}
+	w.change = func(old api.Object) (api.Object, error) { return p.object(ctx, k, old) }
+	return r.write(ctx, w)
+}
+
+// patcher applies one patch, parsed once, to JSON or to a tree.
+type patcher struct {
+	t          types.PatchType
+	data       []byte
+	ops        jsonpatch.Patch
+	tree       map[string]any // strategic
+	validation string
+}
+
+func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) (*patcher, error) {
+	p := &patcher{t: t, data: data, validation: validation}
+	var err error
+	switch t {
+	case types.JSONPatchType:
+		if p.ops, err = jsonpatch.DecodePatch(data); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		if len(p.ops) > maxPatchOperations {
+			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p.ops)))
+		}
+	case types.MergePatchType:
+		var v map[string]any
+		if err := json.Unmarshal(data, &v); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
+	case types.StrategicMergePatchType:
+		if k != nil && k.CRD {
+			return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType))
+		}
+		if err := json.Unmarshal(data, &p.tree); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
+	default:
+		return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType), string(types.StrategicMergePatchType))
+	}
+	return p, nil
+}
+
+// object patches an object of a row into a new one.
+func (p *patcher) object(ctx context.Context, k *api.Kind, old api.Object) (api.Object, error) {
+	obj := k.New()
+	if err := p.into(ctx, old, obj, k.GroupVersionKind()); err != nil {
+		return nil, err
+	}
+	codec.Defaulted(k, obj)
+	return obj, nil
+}
+
+// into writes the patched old into the empty object out.
+func (p *patcher) into(ctx context.Context, old, out runtime.Object, gvk schema.GroupVersionKind) error {
+	if p.t == types.StrategicMergePatchType {
+		return p.strategic(ctx, old, out, gvk)
+	}
+	data, err := json.Marshal(old)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	if p.t == types.JSONPatchType {
+		if data, err = p.ops.Apply(data); err != nil {
+			return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
+	} else if data, err = jsonpatch.MergePatch(data, p.data); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if err := p.decode(ctx, data, out, gvk); err != nil {
+		return err
+	}
+	return nil
+}
+
+// decode reads the patched document. Unknown fields are judged as the request's fieldValidation says.
+func (p *patcher) decode(ctx context.Context, data []byte, out runtime.Object, gvk schema.GroupVersionKind) error {
+	warnings, err := codec.Decode(data, codec.FormatJSON, gvk, out, p.validation)
+	if err != nil {
+		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+			field.Invalid(field.NewPath("patch"), string(p.data), statusMessage(err))})
+	}
+	for _, t := range warnings {
+		Warn(ctx, t)
+	}
+	return nil
+}
+
+func statusMessage(err error) string {
+	var s apierrors.APIStatus
+	if errors.As(err, &s) {
+		return s.Status().Message
+	}
+	return err.Error()
+}
+
+func (p *patcher) strategic(ctx context.Context, old, out runtime.Object, gvk schema.GroupVersionKind) error {
+	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(old)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	// The patch is eaten by the merge, and may be needed again.
+	tree, err = strategicpatch.StrategicMergeMapPatch(tree, runtime.DeepCopyJSON(p.tree), out)
+	switch {
+	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
+		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
+		errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
+		return apierrors.NewBadRequest(err.Error())
+	case errors.Is(err, mergepatch.ErrNoListOfLists):
+		return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	case err != nil:
+		return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	}
+	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(tree, out, p.validation != metav1.FieldValidationIgnore)
+	if se, ok := runtime.AsStrictDecodingError(err); ok && p.validation != metav1.FieldValidationStrict {
+		for _, e := range se.Errors() {
+			Warn(ctx, e.Error())
+		}
+		err = nil
+	}
+	if err != nil {
+		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+			field.Invalid(field.NewPath("patch"), fmt.Sprintf("%+v", p.tree), err.Error())})
+	}
+	out.GetObjectKind().SetGroupVersionKind(gvk)
+	return nil
+}
+
+// applyInto makes a write of a server-side apply.
+func (r *REST) applyInto(ctx context.Context, w *write, data []byte, o metav1.PatchOptions) error {
+	k := w.k
+	config, err := applied(ctx, data, o.FieldValidation)
+	if err != nil {
+		return err
+	}
+	if err := matchApplied(k, w, config); err != nil {
+		return err
+	}
+	m, err := r.manager(k, k.GroupVersionKind(), w.sub)
+	if err != nil {
+		return err
+	}
+	force := o.Force != nil && *o.Force
+	apply := func(old api.Object) (api.Object, error) {
+		out, err := m.Apply(old, config.DeepCopy(), o.FieldManager, force)
+		if err != nil {
+			return nil, err
+		}
+		return out.(api.Object), nil
+	}
+	w.managed, w.change = true, apply
+	if w.sub == "" {
+		w.missing = func() (api.Object, error) {
+			if config.GetUID() != "" {
+				return nil, apierrors.NewConflict(k.GroupResource(), w.name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", config.GetUID()))
+			}
+			empty := k.New()
+			empty.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
+			return apply(empty)
+		}
+	}
+	return nil
+}
+
+// applied reads an apply configuration.
+func applied(ctx context.Context, data []byte, validation string) (*unstructured.Unstructured, error) {
+	config := &unstructured.Unstructured{Object: map[string]any{}}
+	if err := yaml.Unmarshal(data, &config.Object); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
+	}
+	if validation != metav1.FieldValidationIgnore {
+		if err := yaml.UnmarshalStrict(data, &map[string]any{}); err != nil {
+			if validation == metav1.FieldValidationStrict {
+				return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", err))
+			}
+			Warn(ctx, err.Error())
+		}
+	}
+	return config, nil
+}
+
+func matchApplied(k *api.Kind, w *write, config *unstructured.Unstructured) error {
+	if config.GetKind() != "" && config.GetKind() != k.Kind {
+		return apierrors.NewBadRequest(fmt.Sprintf("invalid object type: %v", config.GroupVersionKind()))
+	}
+	if config.GetName() == "" {
+		config.SetName(w.name)
+	}
+	if config.GetName() != w.name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", config.GetName(), w.name))
+	}
+	if !k.Namespaced {
+		return nil
+	}
+	if config.GetNamespace() == "" {
+		config.SetNamespace(w.namespace)
+	}
+	if config.GetNamespace() != w.namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}

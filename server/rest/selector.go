@@ -1,0 +1,98 @@
+package rest
+
+import (
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// selector is a list's or watch's label and field selector over the stored objects of one kind.
+type selector struct {
+	k      *api.Kind
+	labels labels.Selector // nil: everything
+	fields fields.Selector // nil: everything
+	values bool            // the field selector needs the row's Fields
+	name   string          // the only name that can match, if there is one
+}
+
+func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
+	s := selector{k: k}
+	if o.LabelSelector != "" {
+		l, err := labels.Parse(o.LabelSelector)
+		if err != nil {
+			return s, apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", err))
+		}
+		if !l.Empty() {
+			s.labels = l
+		}
+	}
+	if o.FieldSelector != "" {
+		f, err := fields.ParseSelector(o.FieldSelector)
+		if err != nil {
+			return s, apierrors.NewBadRequest(err.Error())
+		}
+		for _, q := range f.Requirements() {
+			switch {
+			case q.Field == "metadata.name", q.Field == "metadata.namespace" && k.Namespaced:
+			case slices.Contains(k.FieldKeys, q.Field):
+				s.values = true
+			case len(k.FieldKeys) > 0:
+				return s, apierrors.NewBadRequest("field label not supported: " + q.Field)
+			default:
+				return s, apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", q.Field))
+			}
+		}
+		if !f.Empty() {
+			s.fields = f
+			s.name, _ = f.RequiresExactMatch("metadata.name")
+		}
+	}
+	return s, nil
+}
+
+func (s selector) empty() bool { return s.labels == nil && s.fields == nil }
+
+func (s selector) matches(e *store.Entry) bool {
+	if s.name != "" && e.Object.GetName() != s.name {
+		return false
+	}
+	if s.labels != nil && !s.labels.Matches(labels.Set(e.Object.GetLabels())) {
+		return false
+	}
+	if s.fields == nil {
+		return true
+	}
+	set := fieldSet{obj: e.Object}
+	if s.values && s.k.Fields != nil {
+		obj, err := codec.Convert(e.Object, s.k.Storage(), s.k)
+		if err != nil {
+			return false
+		}
+		set.values = s.k.Fields(obj)
+	}
+	return s.fields.Matches(set)
+}
+
+type fieldSet struct {
+	obj    api.Object
+	values map[string]string
+}
+
+func (f fieldSet) Has(field string) bool { return true }
+func (f fieldSet) Get(field string) string {
+	switch field {
+	case "metadata.name":
+		return f.obj.GetName()
+	case "metadata.namespace":
+		return f.obj.GetNamespace()
+	}
+	return f.values[field]
+}

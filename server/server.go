@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/skiff-sh/skiff/api"
+	apicodec "github.com/skiff-sh/skiff/api/codec"
+	"github.com/skiff-sh/skiff/server/discovery"
+	"github.com/skiff-sh/skiff/server/openapi"
+	"github.com/skiff-sh/skiff/server/rest"
+	"github.com/skiff-sh/skiff/server/streams"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// Server is one API server.
+type Server struct {
+	cfg       Config
+	store     store.Store
+	kinds     *api.Table
+	authn     authenticator.Request
+	authz     authorizer.Authorizer
+	rest      *rest.REST
+	discovery *discovery.Documents
+	openapi   *openapi.Documents
+	streams   *streams.Streams
+	issuer    issuer
+	metrics   *metrics
+	inFlight  chan struct{}
+	run       []func(context.Context) error // what runs beside the listener
+
+	ready chan struct{} // closed when Run serves
+	once  sync.Once
+}
+
+// issuer is what the OpenID paths need of the token issuer.
+type issuer interface {
+	JWKS() []byte
+	OpenIDConfiguration() []byte
+}
+
+// New makes a server and tells the store how the table's kinds are kept, so that Local works at once.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, store: cfg.Store, kinds: cfg.Kinds, metrics: newMetrics(),
+		inFlight: make(chan struct{}, cfg.MaxInFlight), ready: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, k := range cfg.Kinds.Kinds() {
+		if k.Hub != nil || k.StoragePath == "" {
+			continue // another row registers the prefix, or there is nothing to keep
+		}
+		if err := s.store.Register(ctx, k.Prefix(""), apicodec.For(k)); err != nil {
+			return nil, fmt.Errorf("register %s: %w", k, err)
+		}
+	}
+	s.discovery = discovery.New(cfg.Kinds)
+	s.openapi = openapi.New(cfg.Kinds)
+	s.streams = streams.New(streams.Config{Store: s.store, Kinds: cfg.Kinds, KubeletTLS: cfg.KubeletClientTLS, Log: cfg.Log})
+	if err := s.wire(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Local is the API as one user calls it in the process.
+func (s *Server) Local(u user.Info) *Local { return &Local{s: s, user: u} }
+
+// Run serves until ctx ends, then lets requests finish for up to ten seconds.
+func (s *Server) Run(ctx context.Context) error {
+	if s.cfg.TLS == nil {
+		return errors.New("server: Config.TLS is missing")
+	}
+	ln := s.cfg.Listener
+	if ln == nil {
+		var err error
+		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen); err != nil {
+			return err
+		}
+	}
+	tc := s.cfg.TLS.Clone()
+	tc.ClientCAs = s.cfg.ClientCAs
+	tc.ClientAuth = tls.RequestClientCert
+	if tc.MinVersion == 0 {
+		tc.MinVersion = tls.VersionTLS12
+	}
+	tc.NextProtos = []string{"h2", "http/1.1"}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	hs := &http.Server{Handler: s.Handler(), TLSConfig: tc, MaxHeaderBytes: 1 << 20, ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout: 90 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: quiet(s.cfg.Log),
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10,
+			MaxReceiveBufferPerConnection: 25 << 20}}
+	fails := make(chan error, len(s.run)+1)
+	var wg sync.WaitGroup
+	for _, f := range s.run {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				fails <- err
+			}
+		})
+	}
+	wg.Go(func() {
+		if err := hs.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			fails <- err
+		}
+	})
+	s.once.Do(func() { close(s.ready) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-fails:
+	}
+	cancel() // ends watches, which would never finish by themselves
+	stop, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer done()
+	if hs.Shutdown(stop) != nil {
+		hs.Close()
+	}
+	wg.Wait()
+	return err
+}
+
+// Ready returns when Run serves and the store's cache is filled.
+func (s *Server) Ready(ctx context.Context) error {
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// An authorizer that follows the store refuses nearly everybody until it has read it.
+	if a, ok := s.authz.(interface{ Sync(context.Context) error }); ok {
+		if err := a.Sync(ctx); err != nil {
+			return err
+		}
+	}
+	return s.store.WaitFor(ctx, 0)
+}

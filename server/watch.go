@@ -1,0 +1,201 @@
+package server
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec"
+	"github.com/skiff-sh/skiff/server/rest"
+	"github.com/skiff-sh/skiff/store"
+)
+
+func (s *Server) watch(x *exchange) error {
+	k := x.info.Kind
+	o, err := options(x, metav1.Convert_url_Values_To_v1_ListOptions)
+	if err != nil {
+		return err
+	}
+	m, err := codec.Negotiate(x.r, one(k))
+	if err != nil {
+		return err
+	}
+	if m.Format == codec.FormatYAML {
+		m.Format = codec.FormatJSON // there is no stream of YAML
+	}
+	if x.info.Name != "" && o.FieldSelector == "" {
+		o.FieldSelector = "metadata.name=" + x.info.Name // the old path of a watch on one object
+	}
+	w, err := s.rest.Watch(x.r.Context(), k, x.info.Namespace, o)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	m.Stream = true
+	x.head(http.StatusOK, m.ContentType())
+	rc := http.NewResponseController(x.w)
+	if rc.Flush() != nil {
+		return nil
+	}
+	ww := &watchWriter{out: bufio.NewWriterSize(x.w, 8<<10), k: k, m: m, w: w, include: x.includeObject(), headers: true}
+	for {
+		events, err := w.Next(x.r.Context())
+		if err != nil {
+			if !errors.Is(err, rest.ErrWatchEnded) && x.r.Context().Err() == nil {
+				s.cfg.Log.Warn("a watch ended", "resource", k.String(), "err", err)
+			}
+			return nil
+		}
+		for i := range events {
+			if err := ww.write(&events[i]); err != nil {
+				return nil
+			}
+		}
+		if ww.out.Flush() != nil || rc.Flush() != nil {
+			return nil
+		}
+	}
+}
+
+// watchWriter frames events for one client.
+type watchWriter struct {
+	out     *bufio.Writer
+	k       *api.Kind
+	m       codec.Media
+	w       *rest.Watcher
+	include metav1.IncludeObjectPolicy
+	headers bool // the next Table has column definitions
+}
+
+func (ww *watchWriter) write(ev *rest.WatchEvent) error {
+	if ww.m.Format == codec.FormatProtobuf {
+		return ww.writeProtobuf(ev)
+	}
+	obj, err := ww.json(ev)
+	if err != nil {
+		return err
+	}
+	for _, p := range []string{`{"type":"`, string(ev.Type), `","object":`} {
+		if _, err := ww.out.WriteString(p); err != nil {
+			return err
+		}
+	}
+	if _, err := ww.out.Write(obj); err != nil {
+		return err
+	}
+	_, err = ww.out.WriteString("}\n")
+	return err
+}
+
+// entry is the event's object as an entry whose encodings are kept, where it is as stored.
+func (ww *watchWriter) entry(ev *rest.WatchEvent) (*store.Entry, error) {
+	if ev.Type != watch.Bookmark && ev.Entry.Rev == ev.Rev && ww.k.Hub == nil {
+		return ev.Entry, nil
+	}
+	obj, err := ww.w.Object(ev)
+	if err != nil {
+		return nil, err
+	}
+	return &store.Entry{Object: obj, Rev: ev.Rev}, nil
+}
+
+func (ww *watchWriter) json(ev *rest.WatchEvent) ([]byte, error) {
+	if ev.Type == watch.Error {
+		return json.Marshal(ev.Status)
+	}
+	e, err := ww.entry(ev)
+	if err != nil {
+		return nil, err
+	}
+	switch ww.m.View {
+	case codec.ViewTable:
+		if ev.Type == watch.Bookmark {
+			return ww.tableMark(ev)
+		}
+		row := &store.Entry{Object: e.Object}
+		if ww.k.Hub != nil {
+			row.Object = ev.Entry.Object // the Table converts by itself
+		}
+		b, err := codec.Table(ww.k, ww.m.Version, []*store.Entry{row},
+			metav1.ListMeta{ResourceVersion: e.Object.GetResourceVersion()}, ww.include, ww.headers, time.Now())
+		ww.headers = false
+		return b, err
+	case codec.ViewMetadata, codec.ViewMetadataList:
+		b, err := codec.Metadata(e)
+		return metaVersion(b, ww.m.Version), err
+	}
+	return codec.JSON(e)
+}
+
+// tableMark is a bookmark as a Table: one row without cells' meaning, for its metadata.
+func (ww *watchWriter) tableMark(ev *rest.WatchEvent) ([]byte, error) {
+	obj, err := ww.w.Object(ev)
+	if err != nil {
+		return nil, err
+	}
+	e := &store.Entry{Object: obj}
+	if ww.k.Hub != nil {
+		e.Object = ww.k.Hub.New()
+		e.Object.SetResourceVersion(obj.GetResourceVersion())
+		e.Object.SetAnnotations(obj.GetAnnotations())
+	}
+	b, err := codec.Table(ww.k, ww.m.Version, []*store.Entry{e}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()},
+		ww.include, ww.headers, time.Now())
+	ww.headers = false
+	return b, err
+}
+
+// writeProtobuf writes a frame: its length in four bytes, and a WatchEvent around the object's body.
+func (ww *watchWriter) writeProtobuf(ev *rest.WatchEvent) error {
+	var head, raw, tail []byte
+	var err error
+	switch e, eerr := ww.protobufEntry(ev); {
+	case eerr != nil:
+		return eerr
+	case ev.Type == watch.Error:
+		raw, err = codec.Protobuf(ev.Status, ev.Status.GroupVersionKind())
+	case ww.m.View != codec.ViewObject:
+		p := codec.Partial(e.Object)
+		p.APIVersion = "meta.k8s.io/" + ww.m.Version
+		raw, err = codec.Protobuf(p, p.GroupVersionKind())
+	default:
+		if raw, err = codec.Raw(e); err == nil {
+			head, tail = codec.Envelope(ww.k.GroupVersionKind(), len(raw))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	// WatchEvent: type in field 1; in field 2 a RawExtension, whose field 1 is the body.
+	body := len(head) + len(raw) + len(tail)
+	frame := make([]byte, 4, 40)
+	frame = append(frame, 1<<3|2, byte(len(ev.Type)))
+	frame = append(frame, ev.Type...)
+	frame = append(frame, 2<<3|2)
+	frame = binary.AppendUvarint(frame, uint64(1+uvarintLen(body)+body))
+	frame = append(frame, 1<<3|2)
+	frame = binary.AppendUvarint(frame, uint64(body))
+	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4+body))
+	for _, p := range [][]byte{frame, head, raw, tail} {
+		if _, err := ww.out.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (ww *watchWriter) protobufEntry(ev *rest.WatchEvent) (*store.Entry, error) {
+	if ev.Type == watch.Error {
+		return nil, nil
+	}
+	return ww.entry(ev)
+}
+
+func uvarintLen(n int) int { return len(binary.AppendUvarint(nil, uint64(n))) }

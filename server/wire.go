@@ -1,0 +1,80 @@
+package server
+
+import (
+	"context"
+	"log"
+	"log/slog"
+	"net/netip"
+
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/admission/plugins"
+	"github.com/skiff-sh/skiff/server/alloc"
+	"github.com/skiff-sh/skiff/server/authn"
+	"github.com/skiff-sh/skiff/server/authz"
+	"github.com/skiff-sh/skiff/server/request"
+	"github.com/skiff-sh/skiff/server/rest"
+	"github.com/skiff-sh/skiff/server/reviews"
+	"github.com/skiff-sh/skiff/server/tokens"
+)
+
+// wire makes the parts that the configuration did not give.
+func (s *Server) wire() error {
+	cfg := &s.cfg
+	var tok *tokens.Issuer
+	if cfg.ServiceAccountKey != nil {
+		var err error
+		tok, err = tokens.New(tokens.Config{Issuer: cfg.Issuer, Key: cfg.ServiceAccountKey, Audiences: cfg.Audiences,
+			Lookup: tokens.FromStore(s.store)})
+		if err != nil {
+			return err
+		}
+		s.issuer = tok
+	}
+	if s.authn = cfg.Authenticator; s.authn == nil {
+		s.authn = authn.New(authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens})
+	}
+	var rules reviews.Authorizer
+	if s.authz = cfg.Authorizer; s.authz == nil {
+		a := authz.New(s.store)
+		s.run = append(s.run, a.Run)
+		s.authz, rules = a, a
+	}
+	chain := cfg.Admission
+	if chain == nil {
+		c := plugins.Default(plugins.Deps{Store: s.store, Kinds: s.kinds, Authorizer: s.authz})
+		chain = &c
+	}
+	ext := cfg.Extensions
+	if ext == nil {
+		ext = &rest.Extensions{Actions: reviews.Actions(s.authn, rules, tok), Claims: map[string]rest.Claim{}}
+		if cfg.ServiceCIDR.IsValid() {
+			ext.Claims["services"] = alloc.New(s.store, []netip.Prefix{cfg.ServiceCIDR}, cfg.NodePortRange).Claim
+		}
+	}
+	s.rest = rest.New(rest.Config{Store: s.store, Kinds: s.kinds, Admission: *chain, Extensions: *ext,
+		MayCreate: s.mayCreate, Log: cfg.Log})
+	return nil
+}
+
+// mayCreate authorizes an update or apply that is about to create its object.
+func (s *Server) mayCreate(ctx context.Context, k *api.Kind, namespace, name string) error {
+	i := *request.From(ctx)
+	i.Verb, i.Subresource = "create", ""
+	return s.authorize(ctx, i.Attributes())
+}
+
+func (s *Server) authorize(ctx context.Context, a authorizer.Attributes) error {
+	decision, reason, err := s.authz.Authorize(ctx, a)
+	if decision == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return forbidden(a, reason)
+}
+
+// quiet passes net/http's complaints on at debug level: a client that breaks off a handshake is no news.
+func quiet(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }

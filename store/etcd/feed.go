@@ -1,0 +1,328 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// Register names the codec for all keys under prefix and reads what is there.
+func (s *Store) Register(ctx context.Context, prefix string, c store.Codec) error {
+	s.feeding.Lock()
+	defer s.feeding.Unlock()
+	st := s.state.Load()
+	if _, ok := st.prefixes[prefix]; ok {
+		return fmt.Errorf("the prefix %s is already registered", prefix)
+	}
+	if _, ok := st.place(prefix); ok || len(prefix) < 2 || prefix[len(prefix)-1] != '/' {
+		return fmt.Errorf("the prefix %s does not end in a slash or is inside another", prefix)
+	}
+	k := &kind{prefix: prefix, codec: c, history: newHistory(st.rev)}
+	var err error
+	if k.work, err = s.load(ctx, k, st.rev); err != nil {
+		return fmt.Errorf("read %s: %w", prefix, err)
+	}
+	next := *st
+	next.prefixes = make(map[string]int, len(st.prefixes)+1)
+	for p, i := range st.prefixes {
+		next.prefixes[p] = i
+	}
+	next.prefixes[prefix] = len(st.kinds)
+	next.kinds = append(slices.Clone(st.kinds), k)
+	next.trees = append(slices.Clone(st.trees), k.work.Clone())
+	s.publish(&next)
+	return nil
+}
+
+// Unregister forgets the entries under prefix and ends its watches with ErrCompacted.
+func (s *Store) Unregister(prefix string) {
+	s.feeding.Lock()
+	defer s.feeding.Unlock()
+	st := s.state.Load()
+	gone, ok := st.prefixes[prefix]
+	if !ok {
+		return
+	}
+	next := &state{rev: st.rev, prefixes: map[string]int{}}
+	for i, k := range st.kinds {
+		if i != gone {
+			next.prefixes[k.prefix] = len(next.kinds)
+			next.kinds = append(next.kinds, k)
+			next.trees = append(next.trees, st.trees[i])
+		}
+	}
+	s.publish(next)
+	st.kinds[gone].history.close(store.ErrCompacted)
+}
+
+// load reads all entries of a kind at a revision.
+func (s *Store) load(ctx context.Context, k *kind, rev int64) (*tree, error) {
+	t := newTree()
+	err := s.pages(ctx, k.prefix, k.prefix, rev, 0, func(resp *clientv3.GetResponse) {
+		for _, e := range s.decodeAll(k, resp.Kvs) {
+			if e != nil {
+				t.ReplaceOrInsert(e)
+			}
+		}
+	})
+	return t, err
+}
+
+// pages reads keys under prefix from one on, up to limit (0: all), in pages at one revision.
+func (s *Store) pages(ctx context.Context, prefix, from string, rev int64, limit int, page func(*clientv3.GetResponse)) error {
+	const pageSize = 500
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	for {
+		n := pageSize
+		if limit > 0 {
+			n = min(n, limit)
+		}
+		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(rev), clientv3.WithLimit(int64(n)))
+		if err != nil {
+			return wrap(err)
+		}
+		page(resp)
+		if limit > 0 {
+			if limit -= len(resp.Kvs); limit <= 0 {
+				return nil
+			}
+		}
+		if !resp.More || len(resp.Kvs) == 0 {
+			return nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
+
+// decodeAll decodes a page, on two goroutines if that is worth it. Values that cannot be read leave nil.
+func (s *Store) decodeAll(k *kind, kvs []*mvccpb.KeyValue) []*store.Entry {
+	out := make([]*store.Entry, len(kvs))
+	part := func(from, to int) {
+		for i := from; i < to; i++ {
+			out[i] = s.decode(k, kvs[i])
+		}
+	}
+	if len(kvs) < 64 {
+		part(0, len(kvs))
+		return out
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { part(0, len(kvs)/2) })
+	part(len(kvs)/2, len(kvs))
+	wg.Wait()
+	return out
+}
+
+// decode makes an entry, or logs, counts and returns nil.
+func (s *Store) decode(k *kind, kv *mvccpb.KeyValue) *store.Entry {
+	obj, err := k.codec.Decode(kv.Value, kv.ModRevision)
+	if err != nil {
+		s.undecodable.Add(1)
+		s.log.Error("a stored object cannot be read and is left out", "key", string(kv.Key), "revision", kv.ModRevision, "err", err)
+		return nil
+	}
+	s.seals.Add(obj)
+	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj}
+}
+
+// feed follows etcd until ctx ends. A watch that breaks is taken up again where it was; if etcd has forgotten that, the
+// cache is read anew and the differences are told as events.
+func (s *Store) feed(ctx context.Context) {
+	for backoff := 50 * time.Millisecond; ctx.Err() == nil; backoff = min(2*backoff, 5*time.Second) {
+		started := time.Now()
+		err := s.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("the watch of etcd ended", "err", err)
+		if time.Since(started) > time.Minute {
+			backoff = 50 * time.Millisecond
+		}
+		if isCompacted(err) {
+			if err := s.refill(ctx); err != nil {
+				s.log.Error("etcd cannot be read", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		}
+	}
+}
+
+// follow watches all keys, not only ours: the cache then reaches every revision of etcd, whoever else writes there.
+func (s *Store) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch := s.client.Watch(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithRev(s.state.Load().rev+1))
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return wrap(err)
+		}
+		s.apply(resp.Events, resp.Header.Revision)
+	}
+	return ctx.Err()
+}
+
+// apply brings events, which are complete up to the last one's revision, into the cache.
+func (s *Store) apply(events []*clientv3.Event, rev int64) {
+	if len(events) == 0 {
+		return // progress: the header may be ahead of what other watchers' events still bring
+	}
+	rev = events[len(events)-1].Kv.ModRevision
+	s.feeding.Lock()
+	defer s.feeding.Unlock()
+	st := s.state.Load()
+	b := batch{store: s, state: st, now: time.Now()}
+	for _, e := range events {
+		p, ok := st.place(string(e.Kv.Key))
+		if !ok {
+			continue
+		}
+		if e.Type == clientv3.EventTypeDelete {
+			b.remove(p, string(e.Kv.Key), e.Kv.ModRevision)
+		} else if entry := s.decode(st.kinds[p], e.Kv); entry != nil {
+			b.put(p, entry, len(e.Kv.Value))
+		} else {
+			b.remove(p, string(e.Kv.Key), e.Kv.ModRevision)
+		}
+	}
+	b.publish(rev)
+}
+
+// refill reads every registered prefix at etcd's revision and tells the differences as events of that revision's state.
+func (s *Store) refill(ctx context.Context) error {
+	s.feeding.Lock()
+	defer s.feeding.Unlock()
+	rev, err := s.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	st := s.state.Load()
+	fresh := make([]*tree, len(st.kinds))
+	for p, k := range st.kinds {
+		if fresh[p], err = s.load(ctx, k, rev); err != nil {
+			return err
+		}
+	}
+	b := batch{store: s, state: st, now: time.Now()}
+	for p, k := range st.kinds {
+		for _, d := range differences(k.work, fresh[p]) {
+			if d.Type == store.Deleted {
+				// When it was deleted nobody knows any more; it was not later than rev.
+				b.remove(p, d.Entry.Key, rev)
+			} else {
+				b.put(p, d.Entry, 1024)
+			}
+		}
+	}
+	b.publish(rev)
+	return nil
+}
+
+// differences are the entries to remove and to put that lead from one tree to another, the puts in revision order.
+func differences(old, fresh *tree) []*store.Event {
+	var out []*store.Event
+	fresh.Ascend(func(e *store.Entry) bool {
+		if was, ok := old.Get(e); !ok || was.Rev != e.Rev {
+			out = append(out, &store.Event{Type: store.Updated, Entry: e})
+		}
+		return true
+	})
+	slices.SortFunc(out, func(a, b *store.Event) int { return int(a.Entry.Rev - b.Entry.Rev) })
+	old.Ascend(func(e *store.Entry) bool {
+		if _, ok := fresh.Get(e); !ok {
+			out = append(out, &store.Event{Type: store.Deleted, Entry: e})
+		}
+		return true
+	})
+	return out
+}
+
+// batch collects changes and publishes them together.
+type batch struct {
+	store   *Store
+	state   *state
+	now     time.Time
+	changed map[int]*tree // places whose tree changed
+	keys    []string      // what to wake for
+	places  []int
+}
+
+func (b *batch) put(p int, e *store.Entry, size int) {
+	prev, existed := b.state.kinds[p].work.ReplaceOrInsert(e)
+	ev := &store.Event{Type: store.Created, Entry: e}
+	if existed {
+		ev.Type, ev.Prev = store.Updated, prev
+	}
+	b.tell(p, ev, size)
+}
+
+func (b *batch) remove(p int, key string, rev int64) {
+	prev, existed := b.state.kinds[p].work.Delete(&store.Entry{Key: key})
+	if !existed {
+		return // it could not be decoded before either
+	}
+	last := &store.Entry{Key: key, Rev: rev, Object: withRevision(prev.Object, rev)}
+	b.tell(p, &store.Event{Type: store.Deleted, Entry: last, Prev: prev}, 256)
+}
+
+func (b *batch) tell(p int, e *store.Event, size int) {
+	if b.changed == nil {
+		b.changed = map[int]*tree{}
+	}
+	b.changed[p] = nil
+	if e.Prev != nil {
+		b.store.seals.Remove(e.Prev.Object)
+	}
+	b.keys, b.places = append(b.keys, e.Entry.Key), append(b.places, p)
+	b.state.kinds[p].history.add(e, size, b.now)
+}
+
+func (b *batch) publish(rev int64) {
+	for p := range b.changed {
+		b.changed[p] = b.state.kinds[p].work.Clone()
+	}
+	b.store.publish(b.state.with(max(rev, b.state.rev), b.changed))
+	for i, key := range b.keys {
+		b.state.kinds[b.places[i]].history.wake(key)
+	}
+}
+
+// withRevision returns the object with another resourceVersion. Everything but the metadata is shared with the original.
+func withRevision(obj api.Object, rev int64) api.Object {
+	rv := strconv.FormatInt(rev, 10)
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		top := make(map[string]any, len(u.Object))
+		for k, v := range u.Object {
+			top[k] = v
+		}
+		if old, ok := top["metadata"].(map[string]any); ok {
+			meta := make(map[string]any, len(old))
+			for k, v := range old {
+				meta[k] = v
+			}
+			top["metadata"] = meta
+		}
+		next := &unstructured.Unstructured{Object: top}
+		next.SetResourceVersion(rv)
+		return next
+	}
+	v := reflect.New(reflect.TypeOf(obj).Elem())
+	v.Elem().Set(reflect.ValueOf(obj).Elem())
+	next := v.Interface().(api.Object)
+	next.SetResourceVersion(rv)
+	return next
+}

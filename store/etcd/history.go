@@ -1,0 +1,215 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/skiff-sh/skiff/store"
+)
+
+// Bounds of the history of one prefix.
+const (
+	maxEvents     = 16 << 10
+	maxEventBytes = 32 << 20         // of stored values
+	maxEventAge   = 10 * time.Minute // older ones go when new ones come; etcd has forgotten them too
+	maxRead       = 1024             // events handed to a watcher at once
+)
+
+// history is the recent events under one registered prefix. Watchers hold nothing but the revision that they have
+// seen, and read from there.
+type history struct {
+	mu     sync.Mutex
+	events []recorded // in revision order; the live ones start at first
+	first  int
+	bytes  int
+	since  int64 // all events after this revision are known
+	err    error // why the history has ended
+	// asleep are the watchers waiting for news under a folder: an event wakes only the folders above its key.
+	asleep map[string]chan struct{}
+}
+
+type recorded struct {
+	*store.Event
+	size int
+	at   time.Time
+}
+
+func newHistory(since int64) *history {
+	return &history{since: since, asleep: map[string]chan struct{}{}}
+}
+
+// add appends one event; the watchers sleep on until wake.
+func (h *history) add(e *store.Event, size int, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, recorded{e, size, now})
+	h.bytes += size
+	for h.first < len(h.events)-1 {
+		old := h.events[h.first]
+		if len(h.events)-h.first <= maxEvents && h.bytes <= maxEventBytes && now.Sub(old.at) <= maxEventAge {
+			break
+		}
+		h.since = old.Entry.Rev
+		h.bytes -= old.size
+		h.events[h.first] = recorded{}
+		h.first++
+	}
+	if h.first > 64 && h.first > len(h.events)/2 {
+		n := copy(h.events, h.events[h.first:])
+		clear(h.events[n:])
+		h.events, h.first = h.events[:n], 0
+	}
+}
+
+// wake wakes the watchers of all folders above the key.
+func (h *history) wake(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.asleep) == 0 {
+		return
+	}
+	for i := strings.LastIndexByte(key, '/'); i > 0; i = strings.LastIndexByte(key[:i], '/') {
+		if c, ok := h.asleep[key[:i+1]]; ok {
+			close(c)
+			delete(h.asleep, key[:i+1])
+		}
+	}
+}
+
+// close ends all watches with err.
+func (h *history) close(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+	for folder, c := range h.asleep {
+		close(c)
+		delete(h.asleep, folder)
+	}
+}
+
+// find returns the event that a write to key at rev made.
+func (h *history) find(key string, rev int64) *store.Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := h.after(rev - 1); i < len(h.events) && h.events[i].Entry.Rev == rev; i++ {
+		if h.events[i].Entry.Key == key {
+			return h.events[i].Event
+		}
+	}
+	return nil
+}
+
+// after is the place of the first event with a revision above rev.
+func (h *history) after(rev int64) int {
+	live := h.events[h.first:]
+	return h.first + sort.Search(len(live), func(i int) bool { return live[i].Entry.Rev > rev })
+}
+
+// watcher reads one history from a revision on.
+type watcher struct {
+	store   *Store
+	history *history
+	prefix  string
+	folder  string // of prefix, up to its last slash
+	rev     int64  // everything up to here was delivered
+	buf     []*store.Event
+	closed  chan struct{}
+	once    sync.Once
+}
+
+// Watch delivers all events under prefix after rev.
+func (s *Store) Watch(ctx context.Context, prefix string, rev int64) (store.Watch, error) {
+	st := s.state.Load()
+	k := st.kind(prefix)
+	if k == nil {
+		return nil, fmt.Errorf("watch %s: no codec is registered for the prefix", prefix)
+	}
+	if rev == 0 {
+		rev = st.rev
+	}
+	if rev > st.rev {
+		current, err := s.Revision(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if rev > current {
+			return nil, fmt.Errorf("watch %s from revision %d, etcd is at %d: %w", prefix, rev, current, store.ErrFuture)
+		}
+	}
+	k.history.mu.Lock()
+	since := k.history.since
+	k.history.mu.Unlock()
+	if rev < since {
+		return nil, fmt.Errorf("watch %s from revision %d, known since %d: %w", prefix, rev, since, store.ErrCompacted)
+	}
+	return &watcher{store: s, history: k.history, prefix: prefix, folder: prefix[:strings.LastIndexByte(prefix, '/')+1], rev: rev, closed: make(chan struct{})}, nil
+}
+
+func (w *watcher) Close() { w.once.Do(func() { close(w.closed) }) }
+
+// Next waits for events. When ctx ends first, it returns ctx's error and still the revision up to which there are none.
+func (w *watcher) Next(ctx context.Context) (events []*store.Event, rev int64, err error) {
+	for {
+		events, news, err := w.read()
+		if len(events) > 0 || err != nil {
+			return events, w.rev, err
+		}
+		select {
+		case <-news:
+		case <-w.closed:
+			return nil, w.rev, errClosed
+		case <-ctx.Done():
+			w.advance()
+			return nil, w.rev, ctx.Err()
+		}
+	}
+}
+
+// advance moves the revision on where there is nothing to tell.
+func (w *watcher) advance() {
+	current := w.store.state.Load().rev // before the look at the history, which then has all up to it
+	w.history.mu.Lock()
+	defer w.history.mu.Unlock()
+	if w.rev >= w.history.since && w.history.after(w.rev) == len(w.history.events) {
+		w.rev = max(w.rev, current)
+	}
+}
+
+// read returns the next events, or the channel that is closed when there may be some.
+func (w *watcher) read() ([]*store.Event, <-chan struct{}, error) {
+	current := w.store.state.Load().rev
+	h := w.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		return nil, nil, h.err
+	}
+	if w.rev < h.since {
+		return nil, nil, fmt.Errorf("the watch of %s at revision %d is too slow: %w", w.prefix, w.rev, store.ErrCompacted)
+	}
+	w.buf = w.buf[:0]
+	for i := h.after(w.rev); i < len(h.events); i++ {
+		e := h.events[i]
+		if len(w.buf) >= maxRead && e.Entry.Rev != w.rev {
+			return w.buf, nil, nil
+		}
+		w.rev = e.Entry.Rev
+		if strings.HasPrefix(e.Entry.Key, w.prefix) {
+			w.buf = append(w.buf, e.Event)
+		}
+	}
+	w.rev = max(w.rev, current)
+	if len(w.buf) > 0 {
+		return w.buf, nil, nil
+	}
+	news, ok := h.asleep[w.folder]
+	if !ok {
+		news = make(chan struct{})
+		h.asleep[w.folder] = news
+	}
+	return nil, news, nil
+}
