@@ -180,7 +180,9 @@ func (c *Config) RuntimePID() (int, bool) { return runtime.PID(c.runtimeConfig(n
 func (c *Config) RuntimeConfig() runtime.Config { return c.runtimeConfig(nil) }
 
 // StopRuntime ends the instance's containerd; the containers go on.
-func StopRuntime(ctx context.Context, c *Config) error { return runtime.Stop(ctx, c.runtimeConfig(nil)) }
+func StopRuntime(ctx context.Context, c *Config) error {
+	return runtime.Stop(ctx, c.runtimeConfig(nil))
+}
 
 // Purge removes every trace of an instance that does not run: containers, mounts, cgroups, network, all state. It may be
 // called again after an error.

@@ -1,14 +1,12 @@
 package dns
 
 import (
-	"cmp"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	mdns "github.com/miekg/dns"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // ttl of all records of the zone, in seconds.
@@ -119,24 +117,17 @@ func (z *zone) serviceNames(q mdns.Question, labels []string) (rcode int, record
 		if n != 4 {
 			return mdns.RcodeNameError, nil, nil
 		}
-		return z.srv(q, &e, strings.TrimPrefix(labels[0], "_"), strings.TrimPrefix(labels[1], "_"))
+		return srv(q, e, strings.TrimPrefix(labels[0], "_"), strings.TrimPrefix(labels[1], "_"))
 	case n == 3:
-		return z.endpoint(q, &e, labels[0])
+		return endpointNames(q, e, labels[0])
 	}
 	if q.Qtype == mdns.TypeSRV {
-		return z.srv(q, &e, "", "")
+		return srv(q, e, "", "")
 	}
-	addrs := e.addrs
-	if e.headless {
-		for _, ep := range e.endpoints() {
-			addrs = append(addrs, ep.addr)
-		}
-		addrs = slices.CompactFunc(addrs, func(a, b netip.Addr) bool { return a == b })
-		if len(addrs) == 0 {
-			return mdns.RcodeNameError, nil, nil
-		}
+	if e.headless && len(e.addrs) == 0 {
+		return mdns.RcodeNameError, nil, nil
 	}
-	for _, a := range addrs {
+	for _, a := range e.addrs {
 		if rr, ok := address(q, q.Name, a); ok {
 			records = append(records, rr)
 		}
@@ -144,10 +135,11 @@ func (z *zone) serviceNames(q mdns.Question, labels []string) (rcode int, record
 	return mdns.RcodeSuccess, records, nil
 }
 
-func (z *zone) endpoint(q mdns.Question, e *entry, host string) (int, []mdns.RR, []mdns.RR) {
+// endpointNames answers for the name of one endpoint of a headless service.
+func endpointNames(q mdns.Question, e *entry, host string) (int, []mdns.RR, []mdns.RR) {
 	var records []mdns.RR
 	found := false
-	for _, ep := range e.endpoints() {
+	for _, ep := range e.endpoints {
 		if ep.hostname == host {
 			found = true
 			if rr, ok := address(q, q.Name, ep.addr); ok && q.Qtype != mdns.TypeSRV {
@@ -162,61 +154,37 @@ func (z *zone) endpoint(q mdns.Question, e *entry, host string) (int, []mdns.RR,
 }
 
 // srv answers for the ports of a service that have the name and protocol (both empty: all ports).
-func (z *zone) srv(q mdns.Question, e *entry, port, protocol string) (int, []mdns.RR, []mdns.RR) {
-	var records, extra []mdns.RR
-	found := false
-	service := e.name + "." + e.namespace + ".svc." + z.domain
-	add := func(target string, number int32, a netip.Addr) {
-		found = true
-		if q.Qtype != mdns.TypeSRV && q.Qtype != mdns.TypeANY {
-			return
+func srv(q mdns.Question, e *entry, name, protocol string) (rcode int, records, extra []mdns.RR) {
+	rcode = mdns.RcodeNameError
+	for _, p := range e.ports {
+		if all := name == "" && protocol == ""; !all && (p.name != name || p.protocol != protocol || name == "") {
+			continue
 		}
-		records = append(records, &mdns.SRV{Hdr: header(q.Name, mdns.TypeSRV), Weight: 100, Port: uint16(number), Target: target})
-		if rr, ok := address(q, target, a); ok {
+		rcode = mdns.RcodeSuccess
+		if q.Qtype != mdns.TypeSRV && q.Qtype != mdns.TypeANY {
+			continue
+		}
+		rr := &mdns.SRV{Hdr: header(q.Name, mdns.TypeSRV), Port: p.number, Target: p.target}
+		// Endpoints may share a name; they stand beside each other, and only their addresses differ.
+		if last := len(records) - 1; last < 0 || !mdns.IsDuplicate(records[last], rr) {
+			records = append(records, rr)
+		}
+		if rr, ok := address(q, p.target, p.addr); ok {
 			extra = append(extra, rr)
 		}
 	}
-	matches := func(name string, p corev1.Protocol) bool {
-		return port == "" && protocol == "" || strings.EqualFold(name, port) && port != "" && strings.EqualFold(string(cmp.Or(p, corev1.ProtocolTCP)), protocol)
-	}
-	if !e.headless {
-		for _, p := range e.ports {
-			if matches(p.Name, p.Protocol) && len(e.addrs) > 0 {
-				add(service, p.Port, e.addrs[0])
-			}
-		}
-	} else {
-		for _, s := range e.slices {
-			for _, p := range s.ports {
-				if p.Port == nil || !matches(deref(p.Name), deref(p.Protocol)) {
-					continue
-				}
-				for _, ep := range s.endpoints {
-					add(ep.hostname+"."+service, *p.Port, ep.addr)
-				}
-			}
-		}
-	}
-	if !found {
-		return mdns.RcodeNameError, nil, nil
-	}
 	for _, rr := range records {
-		rr.(*mdns.SRV).Weight = uint16(100 / len(records))
+		rr.(*mdns.SRV).Weight = uint16(max(1, 100/len(records)))
 	}
-	return mdns.RcodeSuccess, records, extra
-}
-
-func deref[T any](p *T) T {
-	var zero T
-	if p == nil {
-		return zero
-	}
-	return *p
+	return rcode, records, extra
 }
 
 // pod answers for 1-2-3-4.namespace.pod with that address: it says nothing about whether there is such a pod.
 func (z *zone) pod(q mdns.Question, labels []string) (int, []mdns.RR) {
-	if len(labels) != 2 {
+	switch {
+	case len(labels) == 0 || len(labels) == 1 && z.namespaceExists(labels[0]):
+		return mdns.RcodeSuccess, nil
+	case len(labels) != 2:
 		return mdns.RcodeNameError, nil
 	}
 	text := strings.ReplaceAll(labels[0], "-", ".")

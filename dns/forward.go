@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,17 +59,20 @@ func nameServers(file string, own ...string) []string {
 	return out
 }
 
-// resolve asks the servers in turn. The answer is the caller's own.
+// resolve asks the servers in turn. The answer is the caller's own, and has no EDNS record: that is between neighbours
+// (RFC 6891).
 func (f *forwarder) resolve(ctx context.Context, req *mdns.Msg, now time.Time) (*mdns.Msg, error) {
 	if len(f.servers) == 0 {
 		return nil, errNoServers
 	}
 	q := req.Question[0]
 	q.Name = strings.ToLower(q.Name)
+	// What is remembered has no signatures.
+	plain := req.IsEdns0() == nil || !req.IsEdns0().Do()
 	f.mu.Lock()
 	hit, ok := f.cache[q]
 	f.mu.Unlock()
-	if ok && now.Before(hit.until) {
+	if ok && plain && now.Before(hit.until) {
 		m := hit.msg.Copy()
 		m.Id = req.Id
 		m.Question = req.Question
@@ -81,7 +85,10 @@ func (f *forwarder) resolve(ctx context.Context, req *mdns.Msg, now time.Time) (
 			last = err
 			continue
 		}
-		f.remember(q, m, now)
+		m.Extra = slices.DeleteFunc(m.Extra, func(rr mdns.RR) bool { return rr.Header().Rrtype == mdns.TypeOPT })
+		if plain {
+			f.remember(q, m, now)
+		}
 		return m, nil
 	}
 	return nil, last

@@ -18,25 +18,32 @@ import (
 // ServiceName is the service in kube-system by which the cluster's name servers are found, as everywhere.
 const ServiceName = "kube-dns"
 
-// publish keeps the service, and this node's endpoint of it, until both are there.
+// publish keeps the service, and this node's endpoint of it, until ctx ends.
 func (s *Server) publish(ctx context.Context, addr netip.Addr) {
-	delay := 50 * time.Millisecond
+	const first = 50 * time.Millisecond
+	delay := first
 	for ctx.Err() == nil {
 		err := s.ensureService(ctx)
 		if err == nil {
 			err = s.ensureSlice(ctx, addr)
 		}
-		if err == nil || ctx.Err() != nil {
-			return
+		var retry <-chan time.Time
+		if err == nil {
+			delay = first
+		} else {
+			s.cfg.Log.Warn("the name server's service cannot be written; it is tried again", "error", err)
+			retry = time.After(delay)
+			delay = min(2*delay, 30*time.Second)
 		}
-		s.cfg.Log.Warn("the name server's service cannot be written; it is tried again", "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(delay):
+		case <-retry:
+		case <-s.touched:
 		}
-		delay = min(2*delay, 30*time.Second)
 	}
 }
+
+func (s *Server) sliceName() string { return ServiceName + "-" + s.cfg.NodeName }
 
 func (s *Server) ensureService(ctx context.Context) error {
 	if _, ok := s.svcs.Get(metav1.NamespaceSystem, ServiceName); ok {
@@ -60,12 +67,15 @@ func (s *Server) ensureSlice(ctx context.Context, addr netip.Addr) error {
 	ready, port, udp, tcp := true, int32(53), corev1.ProtocolUDP, corev1.ProtocolTCP
 	udpName, tcpName := "dns", "dns-tcp"
 	want := &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: ServiceName + "-" + s.cfg.NodeName, Labels: map[string]string{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: s.sliceName(), Labels: map[string]string{
 			discoveryv1.LabelServiceName: ServiceName, discoveryv1.LabelManagedBy: "dns.skiff.dev"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{addr.String()}, NodeName: &s.cfg.NodeName,
 			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &ready}}},
 		Ports: []discoveryv1.EndpointPort{{Name: &udpName, Port: &port, Protocol: &udp}, {Name: &tcpName, Port: &port, Protocol: &tcp}},
+	}
+	if node, ok := s.nodes.Get("", s.cfg.NodeName); ok { // the endpoint goes with the node
+		want.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}}
 	}
 	have, ok := s.slices.Get(want.Namespace, want.Name)
 	if !ok {
@@ -77,11 +87,11 @@ func (s *Server) ensureSlice(ctx context.Context, addr netip.Addr) error {
 			return err
 		}
 	}
-	if reflect.DeepEqual(have.Endpoints, want.Endpoints) && reflect.DeepEqual(have.Ports, want.Ports) {
+	if reflect.DeepEqual(have.Endpoints, want.Endpoints) && reflect.DeepEqual(have.Ports, want.Ports) && reflect.DeepEqual(have.OwnerReferences, want.OwnerReferences) {
 		return nil
 	}
 	next := have.DeepCopy()
-	next.Endpoints, next.Ports = want.Endpoints, want.Ports
+	next.Endpoints, next.Ports, next.OwnerReferences = want.Endpoints, want.Ports, want.OwnerReferences
 	_, err := client.Update(ctx, s.cfg.Client, next)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	mdns "github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skiff-sh/skiff/client"
 )
@@ -54,6 +56,7 @@ type Server struct {
 	cfg     Config
 	zone    *zone
 	forward *forwarder
+	touched chan struct{} // what is published was changed by somebody
 	nodes   *client.Cache[*corev1.Node]
 	svcs    *client.Cache[*corev1.Service]
 	slices  *client.Cache[*discoveryv1.EndpointSlice]
@@ -64,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, zone: newZone(cfg.Domain),
+	return &Server{cfg: cfg, zone: newZone(cfg.Domain), touched: make(chan struct{}, 1),
 		forward: &forwarder{servers: nameServers(cfg.ResolvConf, cfg.ServiceIP.String()), timeout: cfg.Timeout, cache: map[mdns.Question]remembered{}},
 		nodes:   client.CacheOf[*corev1.Node](cfg.Caches, client.Fields("metadata.name="+cfg.NodeName)),
 		svcs:    client.CacheOf[*corev1.Service](cfg.Caches), slices: client.CacheOf[*discoveryv1.EndpointSlice](cfg.Caches)}, nil
@@ -72,15 +75,20 @@ func New(cfg Config) (*Server, error) {
 
 // Run answers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.svcs.Subscribe(func(e client.Event[*corev1.Service]) { s.zone.setService(e.Old, e.New) })()
-	defer s.slices.Subscribe(func(e client.Event[*discoveryv1.EndpointSlice]) { s.zone.setSlice(e.Old, e.New) })()
-	changed := make(chan struct{}, 1)
-	defer s.nodes.Subscribe(func(client.Event[*corev1.Node]) {
-		select {
-		case changed <- struct{}{}:
-		default:
+	defer s.svcs.Subscribe(func(e client.Event[*corev1.Service]) {
+		s.zone.setService(e.Old, e.New)
+		if e.Old != nil && e.Old.Name == ServiceName && e.Old.Namespace == metav1.NamespaceSystem {
+			poke(s.touched)
 		}
 	})()
+	defer s.slices.Subscribe(func(e client.Event[*discoveryv1.EndpointSlice]) {
+		s.zone.setSlice(e.Old, e.New)
+		if e.Old != nil && e.Old.Name == s.sliceName() && e.Old.Namespace == metav1.NamespaceSystem {
+			poke(s.touched)
+		}
+	})()
+	changed := make(chan struct{}, 1)
+	defer s.nodes.Subscribe(func(client.Event[*corev1.Node]) { poke(changed) })()
 	if err := s.cfg.Caches.Sync(ctx); err != nil {
 		return nil
 	}
@@ -103,6 +111,13 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case <-changed:
 		}
+	}
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -163,6 +178,9 @@ func (s *Server) listen(ctx context.Context, addr string) error {
 }
 
 func (s *Server) handle(ctx context.Context, w mdns.ResponseWriter, req *mdns.Msg) {
+	if req.Response {
+		return // answering an answer may go round and round
+	}
 	m := s.Answer(ctx, req)
 	if _, packets := w.RemoteAddr().(*net.UDPAddr); packets {
 		size := mdns.MinMsgSize
@@ -179,8 +197,15 @@ func (s *Server) Answer(ctx context.Context, req *mdns.Msg) *mdns.Msg {
 	m := new(mdns.Msg)
 	m.SetReply(req)
 	m.RecursionAvailable = true
-	if req.Response || req.Opcode != mdns.OpcodeQuery || len(req.Question) != 1 || req.Question[0].Qclass != mdns.ClassINET {
+	switch {
+	case req.Opcode != mdns.OpcodeQuery:
+		m.Rcode = mdns.RcodeNotImplemented
+		return m
+	case len(req.Question) != 1:
 		m.Rcode = mdns.RcodeFormatError
+		return m
+	case req.Question[0].Qclass != mdns.ClassINET:
+		m.Rcode = mdns.RcodeRefused
 		return m
 	}
 	rcode, records, extra, ours := s.zone.answer(req.Question[0])
@@ -191,6 +216,10 @@ func (s *Server) Answer(ctx context.Context, req *mdns.Msg) *mdns.Msg {
 	if len(records) == 0 {
 		m.Ns = []mdns.RR{s.zone.soa()}
 	}
+	// Many programs take the first address that they get: every answer begins with another.
+	if len(m.Answer) > 1 {
+		rand.Shuffle(len(m.Answer), func(i, j int) { m.Answer[i], m.Answer[j] = m.Answer[j], m.Answer[i] })
+	}
 	s.follow(ctx, req, m)
 	if o := req.IsEdns0(); o != nil {
 		m.SetEdns0(4096, o.Do())
@@ -198,19 +227,29 @@ func (s *Server) Answer(ctx context.Context, req *mdns.Msg) *mdns.Msg {
 	return m
 }
 
+// maxAliases is how many ExternalName services may stand for each other in a row.
+const maxAliases = 8
+
 // follow resolves the name that an ExternalName service stands for.
 func (s *Server) follow(ctx context.Context, req, m *mdns.Msg) {
 	if len(m.Answer) != 1 || req.Question[0].Qtype == mdns.TypeCNAME {
 		return
 	}
-	alias, ok := m.Answer[0].(*mdns.CNAME)
-	if !ok {
-		return
-	}
-	q := mdns.Question{Name: alias.Target, Qtype: req.Question[0].Qtype, Qclass: mdns.ClassINET}
-	if _, records, _, ours := s.zone.answer(q); ours {
+	q := mdns.Question{Qtype: req.Question[0].Qtype, Qclass: mdns.ClassINET}
+	for n := 0; ; n++ {
+		alias, ok := m.Answer[len(m.Answer)-1].(*mdns.CNAME)
+		if !ok {
+			return
+		}
+		q.Name = alias.Target
+		_, records, _, ours := s.zone.answer(q)
+		if !ours {
+			break
+		}
+		if len(records) == 0 || n == maxAliases {
+			return
+		}
 		m.Answer = append(m.Answer, records...)
-		return
 	}
 	ask := new(mdns.Msg)
 	ask.SetQuestion(q.Name, q.Qtype)
@@ -227,6 +266,9 @@ func (s *Server) forwarded(ctx context.Context, req, m *mdns.Msg) *mdns.Msg {
 			m.Rcode = mdns.RcodeNameError // so that programs that log peers' names do not wait
 		}
 		return m
+	}
+	if o := req.IsEdns0(); o != nil {
+		r.SetEdns0(4096, o.Do())
 	}
 	return r
 }

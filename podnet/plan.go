@@ -34,6 +34,7 @@ type hostPort struct {
 // plan derives the state; ok is false until this node has a range.
 func plan(me string, cluster netip.Prefix, nodes []*corev1.Node, pods []*corev1.Pod) (s state, ok bool) {
 	s.Cluster = cluster.Masked()
+	var own netip.Addr
 	for _, n := range nodes {
 		r, err := netip.ParsePrefix(n.Spec.PodCIDR)
 		if err != nil || !r.Addr().Is4() {
@@ -41,10 +42,13 @@ func plan(me string, cluster netip.Prefix, nodes []*corev1.Node, pods []*corev1.
 		}
 		if n.Name == me {
 			s.Range, ok = r.Masked(), true
+			own, _ = internalIP(n)
 		} else if via, found := internalIP(n); found {
 			s.Routes = append(s.Routes, route{r.Masked(), via})
 		}
 	}
+	// A node beside this one on the same machine (a test) has its range on a bridge here.
+	s.Routes = slices.DeleteFunc(s.Routes, func(r route) bool { return r.Via == own })
 	for _, p := range pods {
 		s.HostPorts = append(s.HostPorts, hostPorts(p)...)
 	}

@@ -43,6 +43,7 @@ func (c *Config) writeRules(s state) error {
 			itself = append(itself, nftables.SetElement{Key: nft.Key(ip, ip)})
 		}
 	}
+	var sets nft.NumberSets
 	for _, set := range []struct {
 		nftables.Set
 		elements []nftables.SetElement
@@ -52,7 +53,7 @@ func (c *Config) writeRules(s state) error {
 		{nftables.Set{Name: hairpin, KeyType: nft.AddrAddr, Concatenation: true}, itself},
 	} {
 		set.Table = t
-		if err := conn.AddSet(&set.Set, nil); err != nil {
+		if err := sets.Add(conn, &set.Set); err != nil {
 			return err
 		}
 		err := nft.ChunkElements(set.elements, func(e []nftables.SetElement) error { return conn.SetAddElements(&set.Set, e) })

@@ -18,10 +18,15 @@ type nodeFacts struct {
 	zone string
 }
 
+// labelProxyName leaves a service to another proxy of that name.
+const labelProxyName = "service.kubernetes.io/service-proxy-name"
+
 // compile works out the rules of a service from the endpoint slices that belong to it.
 func compile(svc *corev1.Service, list []*discoveryv1.EndpointSlice, node nodeFacts) rules {
-	r := rules{fronts: map[front]string{}, chains: map[string]chain{}, hairpins: map[netip.Addr]bool{}, health: map[uint16]health{}}
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.ClusterIP == "" {
+	r := rules{fronts: map[front]string{}, chains: map[string]chain{}, addrs: map[addrIn]bool{}, health: map[uint16]health{}}
+	_, elsewhere := svc.Labels[labelProxyName]
+	_, headless := svc.Labels[corev1.IsHeadlessService]
+	if elsewhere || headless || svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.ClusterIP == "" {
 		return r
 	}
 	local := map[netip.Addr]bool{}
@@ -31,7 +36,7 @@ func compile(svc *corev1.Service, list []*discoveryv1.EndpointSlice, node nodeFa
 		r.addPort(svc, p, eps, node)
 		for _, e := range eps {
 			if e.node == node.name || e.node == "" {
-				r.hairpins[e.backend.Addr()] = true
+				r.addrs[addrIn{hairpins, e.backend.Addr()}] = true
 			}
 			if e.node == node.name && e.ready {
 				local[e.backend.Addr()] = true
@@ -74,6 +79,7 @@ func (r *rules) addPort(svc *corev1.Service, p *corev1.ServicePort, eps []endpoi
 	}
 	for _, a := range addrs(append(slices.Clone(svc.Spec.ClusterIPs), svc.Spec.ClusterIP)) {
 		lead(front{a, proto, uint16(p.Port)}, inside)
+		r.addrs[addrIn{virtual, a}] = true
 	}
 	external, balanced := addrs(svc.Spec.ExternalIPs), ingress(svc)
 	if p.NodePort == 0 && len(external) == 0 && len(balanced) == 0 {

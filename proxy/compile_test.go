@@ -73,32 +73,40 @@ func TestCompile(t *testing.T) {
 	}{
 		{"cluster address", nil, []string{"10.1.0.2 n1", "10.1.1.2 n2", "10.1.1.2 n2", "10.1.0.3 n1 unready"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.0.2:8080 10.1.1.2:8080]
-			hairpin 10.1.0.2
-			hairpin 10.1.0.3`},
+			hairpins 10.1.0.2
+			hairpins 10.1.0.3`},
 		{"nobody answers", nodePort, []string{"10.1.0.3 n2 unready"}, `
 			10.96.0.9:80/tcp -> reject
+			cluster-ips 10.96.0.9
 			node:30080/tcp -> reject`},
 		{"endpoints that go away serve when no other does", nil, []string{"10.1.1.2 n2 ending", "10.1.1.3 n2 unready"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.1.2:8080]`},
 		{"headless", func(s *corev1.Service) { s.Spec.ClusterIP = "None" }, []string{"10.1.0.2 n1"}, ``},
+		{"another proxy's", func(s *corev1.Service) { s.Labels = map[string]string{labelProxyName: "other"} }, []string{"10.1.0.2 n1"}, ``},
+		{"said to be headless", func(s *corev1.Service) { s.Labels = map[string]string{corev1.IsHeadlessService: ""} }, []string{"10.1.0.2 n1"}, ``},
 		{"external name", func(s *corev1.Service) {
 			s.Spec.Type, s.Spec.ClusterIP, s.Spec.ExternalName = corev1.ServiceTypeExternalName, "", "example.com"
 		}, nil, ``},
 		{"node port", nodePort, []string{"10.1.1.2 n2"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			node:30080/tcp -> ext
 			chain ext, masquerade: [10.1.1.2:8080]
 			chain svc, masquerade outside: [10.1.1.2:8080]`},
 		{"node port, local", local, []string{"10.1.0.2 n1", "10.1.1.2 n2"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			node:30080/tcp -> ext
 			chain ext, insiders svc: [10.1.0.2:8080]
 			chain svc, masquerade outside: [10.1.0.2:8080 10.1.1.2:8080]
-			hairpin 10.1.0.2`},
+			hairpins 10.1.0.2`},
 		{"node port, local, all elsewhere", local, []string{"10.1.1.2 n2"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			node:30080/tcp -> ext
 			chain ext, insiders svc: []
 			chain svc, masquerade outside: [10.1.1.2:8080]`},
@@ -107,8 +115,9 @@ func TestCompile(t *testing.T) {
 			s.Spec.InternalTrafficPolicy = &l
 		}, []string{"10.1.0.2 n1 ending", "10.1.1.2 n2"}, `
 			10.96.0.9:80/tcp -> int
+			cluster-ips 10.96.0.9
 			chain int, masquerade outside: [10.1.0.2:8080]
-			hairpin 10.1.0.2`},
+			hairpins 10.1.0.2`},
 		{"load balancer with source ranges and affinity", func(s *corev1.Service) {
 			nodePort(s)
 			s.Spec.Type, s.Spec.SessionAffinity = corev1.ServiceTypeLoadBalancer, corev1.ServiceAffinityClientIP
@@ -117,6 +126,7 @@ func TestCompile(t *testing.T) {
 			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}, {IP: "203.0.113.2", IPMode: &proxy}}
 		}, []string{"10.1.1.2 n2"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			203.0.113.1:80/tcp -> lb
 			203.0.113.5:80/tcp -> ext
 			node:30080/tcp -> ext
@@ -125,17 +135,21 @@ func TestCompile(t *testing.T) {
 			chain svc, masquerade outside, affinity 3h0m0s: [10.1.1.2:8080]`},
 		{"zone", nil, []string{"10.1.1.2 n2 ready east", "10.1.1.3 n2 ready west", "10.1.1.4 n2 ending"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.1.3:8080]`},
 		{"a zone with an endpoint that has none", nil, []string{"10.1.1.2 n2 ready east", "10.1.1.3 n2 ready west", "10.1.1.4 n2"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.1.2:8080 10.1.1.3:8080 10.1.1.4:8080]`},
 		{"nothing in the zone", nil, []string{"10.1.1.2 n2 ready east"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.1.2:8080]`},
 		{"node", nil, []string{"10.1.1.2 n2 ready @n2", "10.1.0.3 n1 ready @n1"}, `
 			10.96.0.9:80/tcp -> svc
+			cluster-ips 10.96.0.9
 			chain svc, masquerade outside: [10.1.0.3:8080]
-			hairpin 10.1.0.3`},
+			hairpins 10.1.0.3`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			svc := service("s", "10.96.0.9", tt.change)

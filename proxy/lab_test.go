@@ -91,24 +91,9 @@ func newLab(t *testing.T) *lab {
 // put creates or replaces a service and its endpoints, and waits until the kernel has it.
 func (l *lab) put(svc *corev1.Service, port int32, eps ...string) {
 	l.t.Helper()
-	ctx := l.t.Context()
 	sl := slice(svc, port, eps...)
-	if old, err := client.Get[*corev1.Service](ctx, l.api, svc.Namespace, svc.Name); err == nil {
-		svc.ResourceVersion = old.ResourceVersion
-		if _, err := client.Update(ctx, l.api, svc); err != nil {
-			l.t.Fatal(err)
-		}
-	} else if _, err := client.Create(ctx, l.api, svc); err != nil {
-		l.t.Fatal(err)
-	}
-	if old, err := client.Get[*discoveryv1.EndpointSlice](ctx, l.api, sl.Namespace, sl.Name); err == nil {
-		sl.ResourceVersion = old.ResourceVersion
-		if _, err := client.Update(ctx, l.api, sl); err != nil {
-			l.t.Fatal(err)
-		}
-	} else if _, err := client.Create(ctx, l.api, sl); err != nil {
-		l.t.Fatal(err)
-	}
+	l.api.Put(svc)
+	l.api.Put(sl)
 	r := newRuleSet()
 	r.set("x", compile(svc, []*discoveryv1.EndpointSlice{sl}, nodeFacts{name: "n1"}), newChange())
 	for range 500 {
@@ -176,7 +161,9 @@ func kernel(t *testing.T, name string) string {
 			case strings.HasPrefix(s.Name, "in-"):
 				backends = append(backends, at(e.Key))
 			case s.Name == hairpins:
-				lines = append(lines, "hairpin "+at(append(e.Key[:4:4], 0, 0)).Addr().String())
+				lines = append(lines, "hairpins "+at(append(e.Key[:4:4], 0, 0)).Addr().String())
+			case s.Name == virtual:
+				lines = append(lines, "cluster-ips "+at(append(e.Key[:4:4], 0, 0)).Addr().String())
 			}
 		}
 		slices.SortFunc(backends, backend.Compare)
@@ -258,6 +245,9 @@ func TestConnections(t *testing.T) {
 	l.expect("node to node port", 40, nil, "tcp", nodeIP+":30080", "a b", "10.1.0.1")
 	l.expect("node to node port at loopback", 1, nil, "tcp", "127.0.0.1:30080", "refused", "")
 
+	l.expect("pod to another port of the service", 1, l.b, "tcp", "10.96.0.9:81", "refused", "")
+	l.expect("node to another port of the service", 1, nil, "tcp", "10.96.0.9:81", "refused", "")
+
 	l.put(web(nil), 8080, both1)
 	l.expect("pod to service of the other", 5, l.b, "tcp", "10.96.0.9:80", "a", "10.1.0.3")
 	l.expect("pod to itself by its service", 5, l.a, "tcp", "10.96.0.9:80", "a", "10.1.0.1")
@@ -282,6 +272,24 @@ func TestConnections(t *testing.T) {
 	}
 	l.proxy.changed() // what the timer does once a minute
 	l.expect("without the table", 1, l.a, "tcp", "10.96.0.9:80", "timeout", "")
+}
+
+func TestAddressesOutside(t *testing.T) {
+	l := newLab(t)
+	lb := func(ranges ...string) *corev1.Service {
+		return service("lb", "10.96.0.9", func(s *corev1.Service) {
+			s.Spec.Type, s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = corev1.ServiceTypeLoadBalancer, []string{"203.0.113.5"}, ranges
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
+		})
+	}
+	l.put(lb(), 8080, "10.1.0.2 n1")
+	l.expect("world to the load balancer's address", 3, l.world, "tcp", "203.0.113.1:80", "a", "10.1.0.1")
+	l.expect("world to an external address", 3, l.world, "tcp", "203.0.113.5:80", "a", "10.1.0.1")
+	l.expect("pod to the load balancer's address", 3, l.b, "tcp", "203.0.113.1:80", "a", "")
+	l.put(lb("192.0.2.8/30", "198.51.100.0/24"), 8080, "10.1.0.2 n1")
+	l.expect("world, which is allowed", 3, l.world, "tcp", "203.0.113.1:80", "a", "10.1.0.1")
+	l.expect("pod, which is not", 1, l.b, "tcp", "203.0.113.1:80", "timeout", "")
+	l.expect("pod to the external address, which has no ranges", 3, l.b, "tcp", "203.0.113.5:80", "a", "")
 }
 
 func TestAffinity(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,8 @@ const (
 	nodeFronts = "node-fronts"      // protocol . port : goto a service's chain
 	refuse     = "no-backends"      // address . protocol . port
 	nodeRefuse = "node-no-backends" // protocol . port
-	hairpins   = "hairpins"         // backend . backend
+	hairpins   = "hairpins"         // backend . backend: those of this node, which may reach themselves by a service
+	virtual    = "cluster-ips"      // address: at other ports than the services' nobody answers
 )
 
 // table writes to one nftables table.
@@ -38,11 +40,12 @@ type transaction struct {
 	*table
 	conn *nftables.Conn
 	nft  *nftables.Table
+	sets nft.NumberSets
 }
 
 func (t *table) begin() (*transaction, error) {
 	conn, err := nft.Conn()
-	return &transaction{t, conn, &nftables.Table{Family: nftables.TableFamilyIPv4, Name: t.name}}, err
+	return &transaction{table: t, conn: conn, nft: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: t.name}}, err
 }
 
 // renew replaces whatever is there by the state, in one transaction: there is no moment without rules.
@@ -72,7 +75,7 @@ func (t *table) apply(c *change) error {
 // frame adds the part of the table that never changes.
 func (tx *transaction) frame() error {
 	for name := range frameSets {
-		if err := tx.conn.AddSet(tx.set(name), nil); err != nil {
+		if err := tx.sets.Add(tx.conn, tx.set(name)); err != nil {
 			return err
 		}
 	}
@@ -86,14 +89,16 @@ func (tx *transaction) frame() error {
 	unreachable := &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: 3} // port unreachable (RFC 792)
 	refusals := []nft.Rule{
 		nft.Join(nft.NewConnections(), byAddr, nft.Rule{nft.In(refuse, nft.W0), unreachable}),
-		nft.Join(nft.NewConnections(), byPort, nft.Rule{nft.In(nodeRefuse, nft.W0), unreachable})}
+		nft.Join(nft.NewConnections(), byPort, nft.Rule{nft.In(nodeRefuse, nft.W0), unreachable}),
+		nft.Join(nft.NewConnections(), nft.Rule{nft.Daddr(nft.W0), nft.In(virtual, nft.W0), unreachable})}
 	tx.base("filter-input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, refusals)
 	tx.base("filter-forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, refusals)
 	tx.base("filter-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, refusals)
 
 	tx.base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []nft.Rule{
 		nft.Join(nft.Marked(masqueradeMark), nft.ClearMark(masqueradeMark), nft.Rule{nft.Masquerade()}),
-		{nft.Saddr(nft.W0), nft.Daddr(nft.W1), nft.In(hairpins, nft.W0), nft.Masquerade()}})
+		// This node reaches itself by lo, and needs no other address for that.
+		nft.Join(nft.OutNotBy("lo"), nft.Rule{nft.Saddr(nft.W0), nft.Daddr(nft.W1), nft.In(hairpins, nft.W0), nft.Masquerade()})})
 	return nil
 }
 
@@ -116,6 +121,7 @@ var frameSets = map[string]nftables.Set{
 	refuse:     {KeyType: nft.AddrProtoPort, Concatenation: true},
 	nodeRefuse: {KeyType: nft.ProtoPort, Concatenation: true},
 	hairpins:   {KeyType: nft.AddrAddr, Concatenation: true},
+	virtual:    {KeyType: nftables.TypeIPAddr},
 }
 
 func (tx *transaction) set(name string) *nftables.Set {
@@ -124,10 +130,14 @@ func (tx *transaction) set(name string) *nftables.Set {
 	return &s
 }
 
+// mostClients is how many clients of one chain are remembered.
+const mostClients = 1 << 18
+
 // A chain's own sets. The map of numbers is there while the chain is; the others while it has affinity.
 
 func (tx *transaction) numbers(chain string) *nftables.Set {
-	return &nftables.Set{Table: tx.nft, Name: "of-" + chain, IsMap: true, KeyType: nftables.TypeMark, DataType: nft.AddrPort}
+	return &nftables.Set{Table: tx.nft, Name: "of-" + chain, IsMap: true, KeyType: nftables.TypeMark, DataType: nft.AddrPort,
+		KeyByteOrder: binaryutil.NativeEndian}
 }
 
 func (tx *transaction) members(chain string) *nftables.Set {
@@ -136,7 +146,7 @@ func (tx *transaction) members(chain string) *nftables.Set {
 
 func (tx *transaction) clients(name string, c *chain) *nftables.Set {
 	return &nftables.Set{Table: tx.nft, Name: "by-" + name, IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nft.AddrPort,
-		Dynamic: true, HasTimeout: true, Timeout: c.affinity}
+		Dynamic: true, HasTimeout: true, Timeout: c.affinity, Size: mostClients}
 }
 
 // commit sends the change. New chains come before the elements that lead to them, old ones after.
@@ -190,7 +200,7 @@ func (tx *transaction) fill(name string, from, to *chain) error {
 		tx.conn.FlushChain(&nftables.Chain{Table: tx.nft, Name: name})
 	}
 	if from == nil {
-		if err := tx.conn.AddSet(tx.numbers(name), nil); err != nil {
+		if err := tx.sets.Add(tx.conn, tx.numbers(name)); err != nil {
 			return err
 		}
 	} else {
@@ -202,10 +212,10 @@ func (tx *transaction) fill(name string, from, to *chain) error {
 		had = false
 	}
 	if has && !had {
-		if err := tx.conn.AddSet(tx.members(name), nil); err != nil {
+		if err := tx.sets.Add(tx.conn, tx.members(name)); err != nil {
 			return err
 		}
-		if err := tx.conn.AddSet(tx.clients(name, to), nil); err != nil {
+		if err := tx.sets.Add(tx.conn, tx.clients(name, to)); err != nil {
 			return err
 		}
 	}
@@ -305,10 +315,11 @@ func (tx *transaction) chainRules(name string, c *chain) []nft.Rule {
 	// A client whose backend is gone chooses again; its entry must go first, because an update keeps the old value.
 	forget := nft.Rule{nft.Saddr(nft.W4), nft.Map(clients, nft.W4, nft.W0),
 		&expr.Dynset{SrcRegKey: nft.W4, SrcRegData: nft.W0, SetName: clients, Operation: dynsetDelete}}
-	return append(out, nft.Join(recall, remember), forget, nft.Join(choose, remember))
+	// When the memory is full, nothing can be remembered, and the rule that would is left before its end.
+	return append(out, nft.Join(recall, remember), forget, nft.Join(choose, remember), nft.Join(choose, nft.Rule{nft.Dnat(nft.W0)}))
 }
 
-// lead changes which front leads where, and the hairpins.
+// lead changes which front leads where, and the sets of addresses.
 func (tx *transaction) lead(c *change) error {
 	add, del := map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{}
 	for f, to := range c.fronts {
@@ -320,12 +331,15 @@ func (tx *transaction) lead(c *change) error {
 			list[set] = append(list[set], e)
 		}
 	}
-	for a, there := range c.hairpins {
-		list := del
+	for a, there := range c.addrs {
+		list, key := del, nft.Key(a.addr)
 		if there {
 			list = add
 		}
-		list[hairpins] = append(list[hairpins], nftables.SetElement{Key: nft.Key(a, a)})
+		if a.set == hairpins {
+			key = nft.Key(a.addr, a.addr)
+		}
+		list[a.set] = append(list[a.set], nftables.SetElement{Key: key})
 	}
 	for name := range frameSets {
 		if err := tx.elements(tx.set(name), del[name], add[name]); err != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,10 +50,16 @@ const reject = "reject"
 
 // rules are what one service adds to the table.
 type rules struct {
-	fronts   map[front]string // the chain, or reject
-	chains   map[string]chain
-	hairpins map[netip.Addr]bool // backends on this node, which may reach themselves
-	health   map[uint16]health   // by port
+	fronts map[front]string // the chain, or reject
+	chains map[string]chain
+	addrs  map[addrIn]bool
+	health map[uint16]health // by port
+}
+
+// addrIn is an address in one of the table's sets of addresses, hairpins or virtual.
+type addrIn struct {
+	set  string
+	addr netip.Addr
 }
 
 // health is the answer to a load balancer that asks whether this node has backends of a service.
@@ -65,13 +70,13 @@ type health struct {
 
 // state is all that the table holds, by its parts. Fronts that several services claim go to the first by name.
 type state struct {
-	fronts   map[front]string
-	chains   map[string]chain
-	hairpins map[netip.Addr]int // how many services have it
+	fronts map[front]string
+	chains map[string]chain
+	addrs  map[addrIn]int // how many services have it
 }
 
 func newState() *state {
-	return &state{map[front]string{}, map[string]chain{}, map[netip.Addr]int{}}
+	return &state{map[front]string{}, map[string]chain{}, map[addrIn]int{}}
 }
 
 // ruleSet is the rules of all services, and the state that they add up to.
@@ -87,9 +92,9 @@ func newRuleSet() *ruleSet {
 
 // change is what must be done to one state to get another. A chain without a before is new; without an after it goes.
 type change struct {
-	fronts   map[front][2]string // from, to; "" for none
-	chains   map[string][2]*chain
-	hairpins map[netip.Addr]bool // to be there or not
+	fronts map[front][2]string // from, to; "" for none
+	chains map[string][2]*chain
+	addrs  map[addrIn]bool // to be there or not
 }
 
 // set replaces the rules of one service (the zero value: none) and adds what that changes to c.
@@ -122,33 +127,33 @@ func (s *ruleSet) set(service string, new rules, c *change) {
 		}
 		s.setFront(f, c)
 	}
-	for a := range old.hairpins {
-		if s.state.hairpins[a]--; s.state.hairpins[a] == 0 {
-			delete(s.state.hairpins, a)
-			c.setHairpin(a, false)
+	for a := range old.addrs {
+		if s.state.addrs[a]--; s.state.addrs[a] == 0 {
+			delete(s.state.addrs, a)
+			c.setAddr(a, false)
 		}
 	}
-	for a := range new.hairpins {
-		if s.state.hairpins[a]++; s.state.hairpins[a] == 1 {
-			c.setHairpin(a, true)
+	for a := range new.addrs {
+		if s.state.addrs[a]++; s.state.addrs[a] == 1 {
+			c.setAddr(a, true)
 		}
 	}
 }
 
-// setHairpin notes that a hairpin comes or goes; both together are no change.
-func (c *change) setHairpin(a netip.Addr, there bool) {
-	if before, ok := c.hairpins[a]; ok && before != there {
-		delete(c.hairpins, a)
+// setAddr notes that an address comes or goes; both together are no change.
+func (c *change) setAddr(a addrIn, there bool) {
+	if before, ok := c.addrs[a]; ok && before != there {
+		delete(c.addrs, a)
 		return
 	}
-	c.hairpins[a] = there
+	c.addrs[a] = there
 }
 
 func newChange() *change {
-	return &change{map[front][2]string{}, map[string][2]*chain{}, map[netip.Addr]bool{}}
+	return &change{map[front][2]string{}, map[string][2]*chain{}, map[addrIn]bool{}}
 }
 
-func (c *change) empty() bool { return len(c.fronts)+len(c.chains)+len(c.hairpins) == 0 }
+func (c *change) empty() bool { return len(c.fronts)+len(c.chains)+len(c.addrs) == 0 }
 
 func (s *ruleSet) setChain(name string, to *chain, c *change) {
 	var from *chain
@@ -235,8 +240,8 @@ func (s *state) whole() *change {
 	for name, ch := range s.chains {
 		c.chains[name] = [2]*chain{nil, &ch}
 	}
-	for a := range s.hairpins {
-		c.hairpins[a] = true
+	for a := range s.addrs {
+		c.addrs[a] = true
 	}
 	return c
 }
@@ -249,10 +254,6 @@ func (f front) String() string {
 	return fmt.Sprintf("%s:%d/%s", f.addr, f.port, name)
 }
 
-func (f front) compare(o front) int {
-	return cmp.Or(f.addr.Compare(o.addr), cmp.Compare(f.protocol, o.protocol), cmp.Compare(f.port, o.port))
-}
-
 // String renders the state for people and tests, one thing a line, in a fixed order; backends are sorted.
 func (s *state) String() string {
 	var lines []string
@@ -262,8 +263,8 @@ func (s *state) String() string {
 	for name, c := range s.chains {
 		lines = append(lines, "chain "+name+c.String())
 	}
-	for a := range s.hairpins {
-		lines = append(lines, "hairpin "+a.String())
+	for a := range s.addrs {
+		lines = append(lines, a.set+" "+a.addr.String())
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n"

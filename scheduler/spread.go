@@ -144,4 +144,3 @@ func spreadScore(p *podState, s *state) score {
 		return int64(math.Round(sum))
 	}
 }
-

@@ -33,6 +33,16 @@ var secret = &api.Kind{
 
 func defaultSecret(x *corev1.Secret) {
 	api.Fill(&x.Type, corev1.SecretTypeOpaque)
+	// stringData is for writing alone: it is laid over data and never stored or shown.
+	if len(x.StringData) > 0 {
+		if x.Data == nil {
+			x.Data = make(map[string][]byte, len(x.StringData))
+		}
+		for k, v := range x.StringData {
+			x.Data[k] = []byte(v)
+		}
+	}
+	x.StringData = nil
 }
 
 func validateSecret(x *corev1.Secret) field.ErrorList {

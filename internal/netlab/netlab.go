@@ -58,7 +58,7 @@ func Main(m *testing.M) {
 }
 
 // Need skips the test outside a lab.
-func Need(t *testing.T) {
+func Need(t testing.TB) {
 	t.Helper()
 	if os.Getenv(labEnv) == "" {
 		t.Skip("needs root")

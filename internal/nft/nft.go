@@ -170,6 +170,17 @@ func Conn() (*nftables.Conn, error) {
 	}))
 }
 
+// NumberSets gives sets their numbers within a transaction. The library would take them from a variable of the whole
+// process, unguarded, and two components may be at work at once.
+type NumberSets struct{ last uint32 }
+
+// Add adds a set, without elements.
+func (n *NumberSets) Add(c *nftables.Conn, s *nftables.Set) error {
+	n.last++
+	s.ID = n.last
+	return c.AddSet(s, nil)
+}
+
 // HasTable reports whether the IPv4 table is there.
 func HasTable(name string) (bool, error) {
 	c, err := Conn()

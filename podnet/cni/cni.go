@@ -83,7 +83,7 @@ func add(args *skel.CmdArgs) (err error) {
 		return fmt.Errorf("the pod's network namespace %s: %w", args.Netns, err)
 	}
 	defer target.Close()
-	host, mac, err := connect(n, bridge, target, args)
+	host, mac, err := connect(n, bridge, target, addr, args)
 	if err != nil {
 		return err
 	}
@@ -103,13 +103,21 @@ func add(args *skel.CmdArgs) (err error) {
 	return types.PrintResult(result, n.CNIVersion)
 }
 
+// hardwareAddr follows from the pod's address: who gets an address that another had is found at once by those that still
+// remember where it was.
+func hardwareAddr(a netip.Addr) net.HardwareAddr {
+	ip := a.As4()
+	return append(net.HardwareAddr{0x0a, 0x58}, ip[:]...)
+}
+
 // connect makes the pair, one end on the bridge and one in the pod, and returns the host's end and the pod's address.
-func connect(n *Network, bridge netlink.Link, target netns.NsHandle, args *skel.CmdArgs) (host netlink.Link, mac string, err error) {
+func connect(n *Network, bridge netlink.Link, target netns.NsHandle, addr netip.Addr, args *skel.CmdArgs) (host netlink.Link, mac string, err error) {
 	name := hostName(args.ContainerID, args.IfName)
 	if old, err := netlink.LinkByName(name); err == nil {
 		_ = netlink.LinkDel(old) // of an ADD that was interrupted
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: args.IfName, PeerNamespace: netlink.NsFd(int(target))}
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: args.IfName, PeerNamespace: netlink.NsFd(int(target)),
+		PeerHardwareAddr: hardwareAddr(addr)}
 	veth.Name, veth.MTU, veth.MasterIndex = name, n.MTU, bridge.Attrs().Index
 	if err := netlink.LinkAdd(veth); err != nil {
 		return nil, "", fmt.Errorf("making the pair %s: %w", name, err)

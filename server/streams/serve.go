@@ -207,10 +207,10 @@ func (s *Streams) proxy(w http.ResponseWriter, r *http.Request, i *request.Info,
 	if err != nil {
 		return err
 	}
-	prefix := strings.TrimSuffix(r.URL.Path, i.Rest)
+	prefix := strings.TrimSuffix(strings.TrimSuffix(r.URL.Path, i.Rest), "/")
 	if i.Rest == "" {
 		// A page's relative links need the final slash.
-		if r.Method == http.MethodGet && r.Header.Get("Upgrade") == "" {
+		if r.Method == http.MethodGet && r.Header.Get("Upgrade") == "" && !strings.HasSuffix(r.URL.Path, "/") {
 			to := *r.URL
 			to.Path += "/"
 			http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
