@@ -110,7 +110,7 @@ func (q *queue) failed(uid types.UID, now time.Time, transient bool) {
 	if !ok {
 		return // gone meanwhile
 	}
-	backoff := firstBackoff << min(it.attempts-1, 4)
+	backoff := firstBackoff << min(max(it.attempts-1, 0), 4)
 	it.retry = now.Add(min(backoff, lastBackoff))
 	it.parked, it.parkedAt = !transient && !it.moved, now
 }

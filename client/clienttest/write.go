@@ -46,7 +46,7 @@ func (a *API) Update(ctx context.Context, k *api.Kind, obj api.Object, subresour
 // update brings the stored object from old to obj, which is a's own.
 func (a *API) update(ctx context.Context, k *api.Kind, old, obj api.Object, subresource string, dryRun bool) (api.Object, error) {
 	if obj.GetUID() != "" && obj.GetUID() != old.GetUID() {
-		return nil, apierrors.NewConflict(k.GroupResource(), old.GetName(), fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", obj.GetUID(), old.GetUID()))
+		return nil, apierrors.NewConflict(k.GroupResource(), old.GetName(), fmt.Errorf("the UID in the precondition is %v, the object's is %v", obj.GetUID(), old.GetUID()))
 	}
 	if rv := obj.GetResourceVersion(); rv != "" && rv != old.GetResourceVersion() {
 		return nil, apierrors.NewConflict(k.GroupResource(), old.GetName(),

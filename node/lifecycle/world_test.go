@@ -15,18 +15,17 @@ import (
 
 // world is a fake runtime and the API's one pod, driven by hand or at random. It renders as text.
 type world struct {
-	t      *testing.T
-	pod    *corev1.Pod
-	gone   bool
-	obs    Observed
-	mem    *Memory
-	busy   map[string]Action
-	old    corev1.PodStatus
-	now    time.Time
-	ids    int
-	last   Decision
-	log    []string
-	purged bool
+	t    *testing.T
+	pod  *corev1.Pod
+	gone bool
+	obs  Observed
+	mem  *Memory
+	busy map[string]Action
+	old  corev1.PodStatus
+	now  time.Time
+	ids  int
+	last Decision
+	log  []string
 }
 
 func newWorld(t *testing.T, pod *corev1.Pod) *world {

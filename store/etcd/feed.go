@@ -171,17 +171,17 @@ func (s *Store) follow(ctx context.Context) error {
 		if err := resp.Err(); err != nil {
 			return wrap(err)
 		}
-		s.apply(resp.Events, resp.Header.Revision)
+		s.apply(resp.Events)
 	}
 	return ctx.Err()
 }
 
 // apply brings events, which are complete up to the last one's revision, into the cache.
-func (s *Store) apply(events []*clientv3.Event, rev int64) {
+func (s *Store) apply(events []*clientv3.Event) {
 	if len(events) == 0 {
 		return // progress: the header may be ahead of what other watchers' events still bring
 	}
-	rev = events[len(events)-1].Kv.ModRevision
+	rev := events[len(events)-1].Kv.ModRevision
 	s.feeding.Lock()
 	defer s.feeding.Unlock()
 	st := s.state.Load()
