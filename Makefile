@@ -5,7 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X github.com/skiff-sh/skiff/internal/version.Build=$(VERSION)
 GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
 ASSETS   := node/runtime/assets
-PACKAGES := runc iproute2 nftables ca-certificates
+PACKAGES := runc iproute2 nftables busybox-static ca-certificates
 FOCUS    ?= \[Conformance\]
 
 .PHONY: up down build test unit stories lint bench conformance generate tools examples clean help
@@ -13,7 +13,8 @@ FOCUS    ?= \[Conformance\]
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-tools: ## install the system's packages that Skiff runs on (runc)
+tools: ## install the system's packages that Skiff and its tests use
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install the version that go.mod names, from https://go.dev/dl" >&2; exit 1; }
 	@./hack/install $(PACKAGES)
 
 build: ## leave a static bin/skiff

@@ -20,6 +20,7 @@ import (
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers"
 	"github.com/skiff-sh/skiff/daemon/pki"
+	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/internal/version"
 	"github.com/skiff-sh/skiff/reconcile"
 	"github.com/skiff-sh/skiff/scheduler"
@@ -51,6 +52,7 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 
 	// The container runtime needs nothing of the control plane: both start at once.
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { lean.Run(ctx); return nil })
 	var node *nodeParts
 	if agent {
 		if node, err = cfg.prepareNode(ctx, g, log); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/daemon/pki"
 	"github.com/skiff-sh/skiff/dns"
+	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/internal/version"
 	"github.com/skiff-sh/skiff/node"
 	"github.com/skiff-sh/skiff/node/runtime"
@@ -52,6 +53,7 @@ func Agent(ctx context.Context, cfg *Config, kubeconfig string) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { lean.Run(ctx); return nil })
 	n := &nodeParts{cfg: cfg, log: logger(), clientCAs: t.RootCAs}
 	if n.serving, err = selfSigned(cfg); err != nil {
 		return err

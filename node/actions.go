@@ -44,6 +44,8 @@ func (w *worker) do(ctx context.Context, pod *corev1.Pod, act lifecycle.Action) 
 		return w.startContainer(ctx, pod, act)
 	case lifecycle.StopContainer:
 		return w.stopContainer(ctx, pod, act)
+	case lifecycle.ResizePod:
+		return w.resize(ctx, pod)
 	}
 	if err := w.small(ctx, pod, act); err != nil {
 		if ctx.Err() == nil {
@@ -182,7 +184,7 @@ func (a *Agent) createSandbox(ctx context.Context, pod *corev1.Pod, attempt int)
 		return err
 	}
 	req, lim, mem := spec.PodResources(pod)
-	if err := a.groups.Ensure(string(pod.UID), lifecycle.QOS(pod), cgroup.Limits{CPUShares: spec.Shares(req), CPUQuota: spec.Quota(lim), Memory: mem}); err != nil {
+	if err := a.groups.Ensure(string(pod.UID), lifecycle.QOS(pod), cgroup.Limits{CPUShares: lifecycle.Shares(req), CPUQuota: lifecycle.Quota(lim), Memory: mem}); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {

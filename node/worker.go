@@ -28,6 +28,7 @@ const (
 const (
 	retryRuntime = 200 * time.Millisecond
 	lookAgain    = 5 * time.Minute // without any event, should the runtime have lost one
+	resizeRetry  = 5 * time.Second // while another pod's end may make room
 )
 
 // worker looks after one pod. One goroutine owns all fields below "loop"; actions run beside it and hand their
@@ -54,6 +55,7 @@ type worker struct {
 	probes   map[probeKey]context.CancelFunc
 	told     map[string]bool // events already sent, by their key
 	refused  *lifecycle.Refusal
+	pending  *lifecycle.Refusal // of a resize
 	admitted bool
 	acting   sync.WaitGroup
 	report   reporter
@@ -164,6 +166,7 @@ func (w *worker) step(ctx context.Context) (wake time.Time, done bool) {
 	}
 	if news&wakeDesired != 0 && !gone {
 		w.a.objects.Hold(string(w.uid), references(pod))
+		w.mem.ResizeTrouble = nil
 	}
 	if news&(wakeObjects|wakeDesired) != 0 {
 		w.freshen(news, pod)
@@ -173,8 +176,11 @@ func (w *worker) step(ctx context.Context) (wake time.Time, done bool) {
 		w.admitted = true
 		w.refused = w.a.admit.admit(pod, w.a, len(w.observed.Containers) > 0)
 	}
+	if (news&wakeDesired != 0 || w.pending != nil) && w.admitted && !gone && w.refused == nil {
+		w.pending = w.a.admit.resize(pod, w.a.allocatable)
+	}
 	d := lifecycle.Step(lifecycle.Input{Pod: pod, Gone: gone, Observed: w.observed, Memory: &w.mem, Busy: w.busy, Old: &w.old,
-		Refused: w.refused, HostIPs: []string{w.a.cfg.NodeIP.String()}, Now: now})
+		Refused: w.refused, ResizePending: w.pending, HostIPs: []string{w.a.cfg.NodeIP.String()}, Now: now})
 	if d.Done {
 		return time.Time{}, true
 	}
@@ -182,6 +188,9 @@ func (w *worker) step(ctx context.Context) (wake time.Time, done bool) {
 		w.mem.EndingSince = now
 	}
 	w.apply(ctx, pod, gone, d)
+	if again := now.Add(resizeRetry); w.pending != nil && w.pending.Reason == corev1.PodReasonDeferred && (d.Wake.IsZero() || again.Before(d.Wake)) {
+		d.Wake = again
+	}
 	return d.Wake, false
 }
 

@@ -167,7 +167,7 @@ func (c *class) refuse(n *nodeState, p *podState) refusal {
 	}
 	if !n.fits(p) {
 		reasons, lasting := n.lacks(p)
-		return refusal{reasons[0], lasting}
+		return refusal{joinReasons(reasons), lasting}
 	}
 	return refusal{}
 }
@@ -228,6 +228,9 @@ func (s *state) decide(p *podState) decision {
 				rates = append(rates, weighted{r, rate})
 			}
 		}
+	}
+	if n := s.byName[s.nominated[p.pod.UID].node]; n != nil && n.node != nil && c.local[n.index].feasible && passes(n, across) {
+		return decision{node: n, score: c.local[n.index].score} // others made room for it there
 	}
 	if len(c.best) > 0 && len(across)+len(rates)+c.uneven == 0 {
 		i := c.best[0]

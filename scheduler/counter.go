@@ -46,8 +46,8 @@ func (s *state) dropOldestCounter() {
 }
 
 func (c *counter) count(p *podState, sign int) {
-	// A pod that is going away no longer counts for spreading, and its leaving must not be counted twice: what counted
-	// once is what is taken off, so the match must not depend on anything but what never changes in podState.
+	// What is taken off is what was counted, so the match may depend on nothing but the podState's pod, which never
+	// changes, and on namespaces, whose change drops the counters.
 	if !c.match(p.pod) {
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -86,8 +85,4 @@ func (s *Scheduler) patchStatus(ctx context.Context, pod *corev1.Pod, status map
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
 		s.log.Warn("a pod's status could not be written", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	}
-}
-
-func pdbCache(cs *client.Caches) *client.Cache[*policyv1.PodDisruptionBudget] {
-	return client.CacheOf[*policyv1.PodDisruptionBudget](cs)
 }

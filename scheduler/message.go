@@ -7,13 +7,16 @@ import (
 )
 
 // message says why no node was feasible, in upstream's form: "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) ...".
-func (d *decision) message() string {
+// The hint is what preemption has to say.
+func (d *decision) message(hint string) string {
 	if d.nodes == 0 {
 		return "no nodes available to schedule pods"
 	}
 	counts := map[string]int{}
 	for _, r := range d.refusals {
-		counts[r.reason]++
+		for reason := range strings.SplitSeq(r.reason, "\n") {
+			counts[reason]++
+		}
 	}
 	var parts []string
 	for reason, n := range counts {
@@ -25,10 +28,14 @@ func (d *decision) message() string {
 		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
 	}
 	slices.Sort(parts)
-	return fmt.Sprintf("0/%d nodes are available: %s.%s", d.nodes, strings.Join(parts, ", "), d.preemptionHint())
+	return fmt.Sprintf("0/%d nodes are available: %s.%s", d.nodes, strings.Join(parts, ", "), hint)
 }
 
-func (d *decision) preemptionHint() string {
+// noVictims says on how many nodes preemption would not help, and on how many it found nobody to evict.
+func (d *decision) noVictims() string {
+	if d.nodes == 0 {
+		return ""
+	}
 	lasting := 0
 	for _, r := range d.refusals {
 		if r.lasting {

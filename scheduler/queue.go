@@ -22,6 +22,8 @@ const (
 type queue struct {
 	items map[types.UID]*item
 	ready readyHeap
+	away  map[types.UID]*item // the items that are not in ready
+	due   time.Time           // no item of away is due before; zero: unknown
 	seq   int64
 }
 
@@ -30,16 +32,15 @@ type item struct {
 	priority int32
 	seq      int64 // order of arrival, which decides between equal priorities
 	attempts int
-	retry    time.Time // not before; zero: at once
-	parked   bool      // waits for a change; retry is then the end of the back-off that the change cannot shorten
+	retry    time.Time // the end of the back-off; zero: none
+	parked   bool      // waits for a change, but no longer than until parkedAt + retryUnschedulable
 	parkedAt time.Time
-	moved    bool // something changed while it was being tried
-	place    int  // in ready; -1: not there
+	place    int // in ready; -1: not there
 }
 
-func newQueue() *queue { return &queue{items: map[types.UID]*item{}} }
+func newQueue() *queue { return &queue{items: map[types.UID]*item{}, away: map[types.UID]*item{}} }
 
-// put adds a pod, or takes its newer state; a pod that changed is worth another try.
+// put adds a pod, or takes its newer state; a pod that changed is worth another try, after its back-off.
 func (q *queue) put(p *corev1.Pod) {
 	it, ok := q.items[p.UID]
 	if !ok {
@@ -49,54 +50,69 @@ func (q *queue) put(p *corev1.Pod) {
 	}
 	it.pod, it.priority = p, schedhelpers.PodPriority(p)
 	it.parked = false
-	q.settle(it)
+	switch {
+	case it.place >= 0:
+		heap.Fix(&q.ready, it.place)
+	case it.retry.IsZero():
+		q.toReady(it)
+	default:
+		q.due = time.Time{}
+	}
 }
 
-func (q *queue) settle(it *item) {
-	if it.place >= 0 {
-		heap.Fix(&q.ready, it.place)
-	} else if it.retry.IsZero() && !it.parked {
-		heap.Push(&q.ready, it)
+// refresh takes a pod's newer state when that is no reason to try again.
+func (q *queue) refresh(p *corev1.Pod) {
+	if it, ok := q.items[p.UID]; ok {
+		it.pod = p
 	}
+}
+
+func (q *queue) toReady(it *item) {
+	delete(q.away, it.pod.UID)
+	it.retry, it.parked = time.Time{}, false
+	heap.Push(&q.ready, it)
 }
 
 func (q *queue) drop(uid types.UID) {
-	if it, ok := q.items[uid]; ok {
-		delete(q.items, uid)
-		if it.place >= 0 {
-			heap.Remove(&q.ready, it.place)
-		}
+	it, ok := q.items[uid]
+	if !ok {
+		return
+	}
+	delete(q.items, uid)
+	delete(q.away, uid)
+	if it.place >= 0 {
+		heap.Remove(&q.ready, it.place)
 	}
 }
 
-// next takes the pod that is to be tried now, or says when to ask again (zero: when something changes).
+// next takes the pod that is to be tried now, or says when to ask again (zero: when something changes). The caller
+// must end the try with failed or drop before it asks for another.
 func (q *queue) next(now time.Time) (it *item, wake time.Time) {
-	if len(q.ready) == 0 {
-		wake = q.wakeUp(now)
+	if len(q.away) > 0 && !q.due.After(now) {
+		q.due = q.wakeUp(now)
 	}
 	if len(q.ready) == 0 {
+		if len(q.away) > 0 {
+			wake = q.due
+		}
 		return nil, wake
 	}
 	it = heap.Pop(&q.ready).(*item)
+	q.away[it.pod.UID] = it
 	it.attempts++
-	it.moved = false
 	return it, time.Time{}
 }
 
 // wakeUp moves what is due to ready, and returns when the next one is.
 func (q *queue) wakeUp(now time.Time) (next time.Time) {
-	for _, it := range q.items {
-		if it.place >= 0 {
-			continue
-		}
+	for _, it := range q.away {
 		due := it.retry
 		if it.parked {
 			due = it.parkedAt.Add(retryUnschedulable)
 		}
-		if !due.IsZero() && !due.After(now) {
-			it.retry, it.parked = time.Time{}, false
-			heap.Push(&q.ready, it)
-		} else if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		if !due.After(now) {
+			q.toReady(it)
+		} else if next.IsZero() || due.Before(next) {
 			next = due
 		}
 	}
@@ -104,30 +120,32 @@ func (q *queue) wakeUp(now time.Time) (next time.Time) {
 }
 
 // failed puts a pod that found no node away: until something changes, and no sooner than its back-off. Transient says
-// that the failure was not the cluster's state (a failed write).
+// that the failure was not the cluster's state (a failed write): then the back-off alone counts.
 func (q *queue) failed(uid types.UID, now time.Time, transient bool) {
 	it, ok := q.items[uid]
 	if !ok {
 		return // gone meanwhile
 	}
-	backoff := firstBackoff << min(max(it.attempts-1, 0), 4)
+	if it.place >= 0 {
+		heap.Remove(&q.ready, it.place)
+	}
+	q.away[uid] = it
+	backoff := firstBackoff << max(0, min(it.attempts-1, 4))
 	it.retry = now.Add(min(backoff, lastBackoff))
-	it.parked, it.parkedAt = !transient && !it.moved, now
+	it.parked, it.parkedAt = !transient, now
+	q.due = time.Time{}
 }
 
-// change lets the parked pods that helps accepts be tried again, each after its back-off.
+// change lets the parked pods that helps accepts (nil: all) be tried again, each after its back-off.
 func (q *queue) change(now time.Time, helps func(*corev1.Pod) bool) {
-	for _, it := range q.items {
-		if it.place >= 0 || helps != nil && !helps(it.pod) {
+	for _, it := range q.away {
+		if !it.parked || helps != nil && !helps(it.pod) {
 			continue
 		}
-		it.moved = true
-		if it.parked {
-			it.parked = false
-			if !it.retry.After(now) {
-				it.retry = time.Time{}
-				heap.Push(&q.ready, it)
-			}
+		it.parked = false
+		q.due = time.Time{}
+		if !it.retry.After(now) {
+			q.toReady(it)
 		}
 	}
 }

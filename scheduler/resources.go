@@ -1,7 +1,9 @@
 package scheduler
 
 import (
+	"maps"
 	"math"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	podresource "k8s.io/component-helpers/resource"
@@ -95,7 +97,8 @@ func (n *nodeState) lacks(p *podState) (reasons []string, impossible bool) {
 	short(want.cpu, n.has.cpu, n.used.cpu, "Insufficient cpu")
 	short(want.memory, n.has.memory, n.used.memory, "Insufficient memory")
 	short(want.ephemeral, n.has.ephemeral, n.used.ephemeral, "Insufficient ephemeral-storage")
-	for name, asked := range want.extended {
+	for _, name := range slices.Sorted(maps.Keys(want.extended)) {
+		asked := want.extended[name]
 		short(asked, n.has.extended[name], n.used.extended[name], "Insufficient "+string(name))
 	}
 	return reasons, impossible

@@ -1,15 +1,21 @@
 package scheduler
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 const maxScore = 100
 
 // refusal is why a node was refused; the zero value is none.
 type refusal struct {
-	reason string
+	reason string // several are joined by joinReasons
 	// lasting says that removing pods from the node would not help, so preemption need not look at it.
 	lasting bool
 }
+
+// joinReasons makes one text of reasons that are counted separately in messages.
+func joinReasons(reasons []string) string { return strings.Join(reasons, "\n") }
 
 // filter judges one node for the pod that it was made for. score rates one.
 type (
@@ -45,6 +51,7 @@ var filters = []filterRule{
 	{name: "VolumeBinding", make: volumeRule, crossNode: true},
 	{name: "PodTopologySpread", make: spreadRule, crossNode: true},
 	{name: "InterPodAffinity", make: podAffinityRule, crossNode: true},
+	{name: "DefaultPreemption", make: nominationRule, crossNode: true},
 }
 
 var scores = []scoreRule{

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +38,7 @@ type Scheduler struct {
 	deps   reconcile.Deps
 	pods   *client.Cache[*corev1.Pod]
 	claims *client.Cache[*corev1.PersistentVolumeClaim]
+	pdbs   *client.Cache[*policyv1.PodDisruptionBudget]
 	log    *slog.Logger
 
 	mu     sync.Mutex
@@ -45,6 +48,7 @@ type Scheduler struct {
 	queue  *queue
 	bound  map[types.UID]bool // assumed, and not yet seen as bound
 	binder chan binding
+	group  sync.WaitGroup // all goroutines of Run
 }
 
 type binding struct {
@@ -70,7 +74,8 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{cfg: cfg, deps: cfg.Deps, log: cfg.Deps.Log, wake: make(chan struct{}, 1), state: newState(), queue: newQueue(),
 		bound: map[types.UID]bool{}, binder: make(chan binding, 4096),
 		pods:   client.CacheOf[*corev1.Pod](cfg.Deps.Caches),
-		claims: client.CacheOf[*corev1.PersistentVolumeClaim](cfg.Deps.Caches)}
+		claims: client.CacheOf[*corev1.PersistentVolumeClaim](cfg.Deps.Caches),
+		pdbs:   client.CacheOf[*policyv1.PodDisruptionBudget](cfg.Deps.Caches)}
 	s.state.volumes = s.lookup()
 	return s, nil
 }
@@ -85,16 +90,15 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	defer subscribe(s, client.CacheOf[*corev1.PersistentVolume](cs), func(client.Event[*corev1.PersistentVolume]) { s.volumesChanged() })()
 	defer subscribe(s, client.CacheOf[*storagev1.StorageClass](cs), func(client.Event[*storagev1.StorageClass]) { s.volumesChanged() })()
 
-	var group sync.WaitGroup
-	defer group.Wait()
+	defer s.group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	group.Go(func() { _ = cs.Run(ctx) }) // an error means that somebody else runs them
+	s.group.Go(func() { _ = cs.Run(ctx) }) // an error means that somebody else runs them
 	if err := cs.Sync(ctx); err != nil {
 		return nil
 	}
 	for range s.cfg.Binders {
-		group.Go(func() { s.bind(ctx) })
+		s.group.Go(func() { s.bind(ctx) })
 	}
 	for {
 		s.take()
@@ -150,9 +154,10 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 	d := s.state.decide(p)
 	if d.node == nil {
 		s.queue.failed(pod.UID, now, false)
-		message := d.message()
+		nominated, hint := s.makeRoom(ctx, p, &d)
+		message := d.message(hint)
 		s.deps.Events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
-		s.background(ctx, func(ctx context.Context) { s.setCondition(ctx, pod, corev1.PodReasonUnschedulable, message) })
+		s.background(ctx, func(ctx context.Context) { s.setCondition(ctx, pod, nominated, message) })
 		return
 	}
 	var delay []*corev1.PersistentVolumeClaim
@@ -162,6 +167,7 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 		}
 	}
 	s.queue.drop(pod.UID)
+	delete(s.state.nominated, pod.UID)
 	s.bound[pod.UID] = true
 	s.state.setPod(p, d.node.name)
 	select {
@@ -170,14 +176,14 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 	}
 }
 
-// background runs f beside the loop, through the binders' bounded number of goroutines would delay bindings, so by one
-// of its own: there are at most as many as pods that fail at once.
+// background runs f beside the loop, in a goroutine of its own so that it delays no binding: there are at most as many
+// as pods that fail at once.
 func (s *Scheduler) background(ctx context.Context, f func(context.Context)) {
-	go func() {
+	s.group.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		f(ctx)
-	}()
+	})
 }
 
 func (s *Scheduler) bind(ctx context.Context) {
@@ -228,9 +234,13 @@ func (s *Scheduler) awaitClaims(ctx context.Context, b binding) error {
 				}
 			}
 		})
-		if _, err := client.Patch[*corev1.PersistentVolumeClaim](ctx, s.deps.Client, claim.Namespace, claim.Name, "", types.MergePatchType, patch); err != nil {
+		now, err := client.Patch[*corev1.PersistentVolumeClaim](ctx, s.deps.Client, claim.Namespace, claim.Name, "", types.MergePatchType, patch)
+		if err != nil || now.Spec.VolumeName != "" { // a claim that was bound meanwhile changes no more
 			stop()
-			return err
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case <-changed:
@@ -256,29 +266,29 @@ func (s *Scheduler) unbind(b binding, err error) {
 			return
 		}
 		s.log.Warn("a pod could not be bound", "pod", b.pod.pod.Namespace+"/"+b.pod.pod.Name, "node", b.node, "error", err)
-		if now, ok := s.pods.Get(b.pod.pod.Namespace, b.pod.pod.Name); ok && now.UID == uid && now.Spec.NodeName == "" {
+		if now, ok := s.pods.Get(b.pod.pod.Namespace, b.pod.pod.Name); ok && now.UID == uid && now.Spec.NodeName == "" && now.DeletionTimestamp == nil {
 			s.queue.put(now)
 			s.queue.failed(uid, s.deps.Clock.Now(), true)
 		}
 	})
 }
 
-// setCondition says in the pod's status why it has no node.
-func (s *Scheduler) setCondition(ctx context.Context, pod *corev1.Pod, reason, message string) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message {
-			return
-		}
+// setCondition says in the pod's status why it has no node, and which one is being cleared for it.
+func (s *Scheduler) setCondition(ctx context.Context, pod *corev1.Pod, nominated, message string) {
+	status := map[string]any{}
+	if !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == message
+	}) {
+		status["conditions"] = []map[string]any{{
+			"type": corev1.PodScheduled, "status": corev1.ConditionFalse, "reason": corev1.PodReasonUnschedulable, "message": message,
+			"lastProbeTime": nil, "observedGeneration": pod.Generation,
+			"lastTransitionTime": metav1.NewTime(s.deps.Clock.Now()).Rfc3339Copy()}}
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": map[string]any{"conditions": []map[string]any{{
-		"type": corev1.PodScheduled, "status": corev1.ConditionFalse, "reason": reason, "message": message, "lastProbeTime": nil,
-		"observedGeneration": pod.Generation, "lastTransitionTime": metav1.NewTime(s.deps.Clock.Now()).Rfc3339Copy()}}}})
-	if err != nil {
-		return
+	if nominated != pod.Status.NominatedNodeName {
+		status["nominatedNodeName"] = nominated
 	}
-	_, err = client.Patch[*corev1.Pod](ctx, s.deps.Client, pod.Namespace, pod.Name, "status", types.StrategicMergePatchType, patch)
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && ctx.Err() == nil {
-		s.log.Warn("a pod's condition could not be written", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	if len(status) > 0 {
+		s.patchStatus(ctx, pod, status)
 	}
 }
 
@@ -296,10 +306,12 @@ func (s *Scheduler) nodeChanged(e client.Event[*corev1.Node]) {
 
 func (s *Scheduler) namespaceChanged(e client.Event[*corev1.Namespace]) {
 	if e.New == nil {
-		delete(s.state.namespaces, e.Old.Name)
+		s.state.setNamespace(e.Old.Name, nil)
 		return
 	}
-	s.state.namespaces[e.New.Name] = e.New.Labels
+	if s.state.setNamespace(e.New.Name, e.New.Labels) {
+		s.queue.change(s.deps.Clock.Now(), nil)
+	}
 }
 
 func (s *Scheduler) volumesChanged() {
@@ -317,11 +329,17 @@ func (s *Scheduler) podChanged(e client.Event[*corev1.Pod]) {
 		s.placed(e.Old, p)
 	case p.Spec.SchedulerName != s.cfg.SchedulerName || p.DeletionTimestamp != nil:
 		s.queue.drop(p.UID)
+		s.state.forget(p.UID)
 	case s.bound[p.UID]: // its binding is on the way
 	case len(p.Spec.SchedulingGates) > 0:
 		s.queue.drop(p.UID)
 	case e.Old == nil || worthAnotherTry(e.Old, p):
+		if node := p.Status.NominatedNodeName; e.Old == nil && node != "" {
+			s.state.nominate(newPodState(p), node)
+		}
 		s.queue.put(p)
+	default:
+		s.queue.refresh(p)
 	}
 }
 
@@ -335,9 +353,11 @@ func worthAnotherTry(old, p *corev1.Pod) bool {
 func (s *Scheduler) placed(old, p *corev1.Pod) {
 	s.queue.drop(p.UID)
 	delete(s.bound, p.UID)
+	delete(s.state.nominated, p.UID)
 	known, ok := s.state.pods[p.UID]
 	ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-	if ok && !ended && known.node.name == p.Spec.NodeName && (old == nil || old.Generation == p.Generation) && labels.Equals(known.pod.Labels, p.Labels) {
+	if ok && !ended && known.node.name == p.Spec.NodeName && (old == nil || old.Generation == p.Generation) && labels.Equals(known.pod.Labels, p.Labels) &&
+		(known.pod.DeletionTimestamp == nil) == (p.DeletionTimestamp == nil) {
 		return // a status that changes nothing for others
 	}
 	s.state.setPod(newPodState(p), p.Spec.NodeName)
@@ -347,6 +367,7 @@ func (s *Scheduler) placed(old, p *corev1.Pod) {
 func (s *Scheduler) gone(p *corev1.Pod) {
 	s.queue.drop(p.UID)
 	delete(s.bound, p.UID)
+	s.state.forget(p.UID)
 	if s.state.dropPod(p.UID) {
 		s.changedFor(p)
 	}

@@ -48,7 +48,7 @@ func constraintsOf(p *podState, s *state, when corev1.UnsatisfiableConstraintAct
 
 func (s *state) spreadCounter(namespace string, sel labels.Selector) *counter {
 	return s.counterFor("spread|"+namespace+"|"+sel.String(), func(p *corev1.Pod) bool {
-		return p.Namespace == namespace && sel.Matches(labels.Set(p.Labels))
+		return p.DeletionTimestamp == nil && p.Namespace == namespace && sel.Matches(labels.Set(p.Labels))
 	})
 }
 

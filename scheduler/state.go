@@ -24,6 +24,10 @@ type state struct {
 	lean     map[types.UID]*podState // bound pods with any other inter-pod term
 	rev      int64                   // counts changes of anything that classes with cross-node rules depend on
 
+	nominated map[types.UID]nomination // pods that room is being made for, by their UID
+	evicting  map[types.UID]bool       // pods that are being preempted, until they are gone
+	trial     bool                     // pods are taken off and put back only to ask the rules; nothing changes
+
 	namespaces map[string]map[string]string // labels by namespace
 	volumes    volumeLookup
 }
@@ -57,7 +61,7 @@ type podState struct {
 func newState() *state {
 	return &state{byName: map[string]*nodeState{}, pods: map[types.UID]*podState{}, counters: map[string]*counter{},
 		classes: map[string]*class{}, anti: map[types.UID]*podState{}, lean: map[types.UID]*podState{},
-		namespaces: map[string]map[string]string{}}
+		nominated: map[types.UID]nomination{}, evicting: map[types.UID]bool{}, namespaces: map[string]map[string]string{}}
 }
 
 func newPodState(p *corev1.Pod) *podState {
@@ -67,6 +71,9 @@ func newPodState(p *corev1.Pod) *podState {
 }
 
 func (s *state) changed(n *nodeState) {
+	if s.trial {
+		return
+	}
 	s.rev++
 	s.log = append(s.log, n.index)
 	if len(s.log) > maxLog {
@@ -92,6 +99,22 @@ func (s *state) nodeFor(name string) *nodeState {
 	}
 	s.byName[name] = n
 	return n
+}
+
+// setNamespace takes a namespace's labels; nil when it is gone. Counters remember which pods their terms match, which
+// may hang on these labels.
+func (s *state) setNamespace(name string, labels map[string]string) (changed bool) {
+	old, ok := s.namespaces[name]
+	if labels == nil {
+		delete(s.namespaces, name)
+	} else {
+		s.namespaces[name] = labels
+	}
+	if ok && !maps.Equal(old, labels) {
+		clear(s.counters)
+		return true
+	}
+	return false
 }
 
 // setNode takes a new or changed node. It reports whether anything that matters to scheduling changed.

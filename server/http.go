@@ -145,9 +145,9 @@ func (x *exchange) longRunning() bool {
 func (s *Server) admit(x *exchange) error {
 	res, ok, err := s.authn.AuthenticateRequest(x.r)
 	switch {
-	case err == nil && ok:
+	case err == nil && ok && (res.User.GetName() != user.Anonymous || publicPath(x.info.Path)):
 		x.info.User = res.User
-	case err == nil && publicPath(x.info.Path) && x.r.Header.Get("Authorization") == "":
+	case err == nil && publicPath(x.info.Path):
 		x.info.User = anonymous
 	default:
 		return apierrors.NewUnauthorized("Unauthorized")

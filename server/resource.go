@@ -47,6 +47,9 @@ func (s *Server) serveResource(x *exchange) error {
 	if !i.Kind.Serves(i.Verb) {
 		return notAllowed(i.Kind.GroupResource(), i.Verb)
 	}
+	if i.Name == "" && (i.Verb == "update" || i.Verb == "patch") {
+		return notAllowed(i.Kind.GroupResource(), i.Verb)
+	}
 	switch i.Verb {
 	case "get":
 		return s.get(x)

@@ -37,6 +37,7 @@ type Server struct {
 	issuer    issuer
 	metrics   *metrics
 	inFlight  chan struct{}
+	watches   sync.Map                      // *api.Kind to *atomic.Int64: how many HTTP watches follow it
 	run       []func(context.Context) error // what runs beside the listener
 
 	ready chan struct{} // closed when Run serves

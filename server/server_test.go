@@ -1,17 +1,27 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -180,6 +190,7 @@ func TestBadInput(t *testing.T) {
 		{"bad field selector", "GET", cm + "?fieldSelector=spec.x=1", "", nil, 400, "BadRequest", `"spec.x" is not a known field selector: only "metadata.name", "metadata.namespace"`},
 		{"bad continue", "GET", cm + "?limit=1&continue=zzz", "", nil, 400, "BadRequest", "continue key is not valid"},
 		{"bad revision", "GET", cm + "?resourceVersion=abc", "", nil, 400, "BadRequest", "invalid resource version"},
+		{"method of one object", "PUT", cm, "{}", nil, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"},
 		{"method", "DELETE", "/api/v1/namespaces", "", nil, 405, "MethodNotAllowed", "the server does not allow this method on the requested resource"},
 		{"JSON patch test", "PATCH", cm + "/there", `[{"op":"test","path":"/data/a","value":"2"}]`, []string{"Content-Type", "application/json-patch+json"}, 422, "Invalid", ""},
 		{"apply without manager", "PATCH", cm + "/there", `{}`, []string{"Content-Type", "application/apply-patch+yaml"}, 422, "Invalid", "is required for apply patch"},
@@ -191,6 +202,91 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("got %d %s %q\nwant %d %s %q", code, st.Reason, st.Message, c.code, c.reason, c.message)
 			}
 		})
+	}
+}
+
+func TestBodyCutShort(t *testing.T) {
+	f := start(t)
+	c, err := net.Dial("tcp", f.http.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer root-token\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{", cm)
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := f.status(b); res.StatusCode != 500 || st.Message != "unexpected EOF" || st.Reason != "" {
+		t.Errorf("got %d %s", res.StatusCode, b)
+	}
+}
+
+// fullStore refuses to store configmaps with err.
+type fullStore struct {
+	store.Store
+	err error
+}
+
+func (s fullStore) Create(ctx context.Context, key string, obj api.Object, ttl int64) (*store.Entry, error) {
+	if _, ok := obj.(*corev1.ConfigMap); ok {
+		return nil, s.err
+	}
+	return s.Store.Create(ctx, key, obj, ttl)
+}
+
+func TestStoreRefuses(t *testing.T) {
+	was := openStore
+	t.Cleanup(func() { openStore = was })
+	for err, want := range map[error]string{store.ErrTooLarge: "etcdserver: request is too large", store.ErrNoSpace: "etcdserver: mvcc: database space exceeded"} {
+		openStore = func(t testing.TB) store.Store { return fullStore{was(t), fmt.Errorf("put: %w", err)} }
+		f := start(t)
+		code, _, b := f.do("POST", cm, `{"metadata":{"name":"x"}}`)
+		if st := f.status(b); code != 500 || st.Message != want || st.Reason != "" {
+			t.Errorf("got %d %s, want 500 %q", code, b, want)
+		}
+	}
+}
+
+func TestCertificateRequest(t *testing.T) {
+	f := start(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csrs := f.client().CertificatesV1().CertificateSigningRequests()
+	csr := &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: certificatesv1.CertificateSigningRequestSpec{
+		Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: "example.com/s",
+		Usages: []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature}, Username: "somebody", Groups: []string{"else"}}}
+	if csr, err = csrs.Create(t.Context(), csr, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if csr.Spec.Username != "root" || len(csr.Spec.Groups) != 1 || csr.Spec.Groups[0] != user.AllAuthenticated {
+		t.Errorf("the requester is %q %q", csr.Spec.Username, csr.Spec.Groups)
+	}
+	csr.Annotations = map[string]string{"a": "b"}
+	csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
+	if csr, err = csrs.UpdateApproval(t.Context(), "c", csr, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if c := csr.Status.Conditions; csr.Annotations["a"] != "b" || len(c) != 1 || c[0].LastUpdateTime.IsZero() || c[0].LastTransitionTime.IsZero() {
+		t.Errorf("approved: %v %v", csr.Annotations, c)
+	}
+	csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{Type: certificatesv1.CertificateDenied, Status: corev1.ConditionTrue})
+	if _, err = csrs.UpdateApproval(t.Context(), "c", csr, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("approved and denied: %v", err)
 	}
 }
 
@@ -442,9 +538,25 @@ func TestDiscovery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	n, hashes := 0, map[string]string{}
 	for _, l := range lists {
 		n += len(l.APIResources)
+	}
+	for _, path := range []string{"/api/v1", "/apis/events.k8s.io/v1", "/apis/apiextensions.k8s.io/v1"} {
+		var l metav1.APIResourceList // aggregated discovery, which the client prefers, has no hashes
+		_, _, b := f.do("GET", path, "")
+		if err := json.Unmarshal(b, &l); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range l.APIResources {
+			hashes[l.GroupVersion+" "+r.Name] = r.StorageVersionHash
+		}
+	}
+	for name, want := range map[string]string{"v1 pods": "xPOwRZ+Yhw8=", "v1 events": "r2yiGXH7wu8=", "events.k8s.io/v1 events": "r2yiGXH7wu8=",
+		"apiextensions.k8s.io/v1 customresourcedefinitions": "jfWCUB31mvA=", "v1 pods/log": "", "v1 bindings": ""} {
+		if got := hashes[name]; got != want {
+			t.Errorf("the storage version hash of %s is %q, want %q", name, got, want)
+		}
 	}
 	want := 0
 	for _, k := range builtin.Kinds() {

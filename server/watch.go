@@ -1,11 +1,15 @@
 package server
 
 import (
-	"bufio"
+	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,8 +48,14 @@ func (s *Server) watch(x *exchange) error {
 	if rc.Flush() != nil {
 		return nil
 	}
-	ww := &watchWriter{out: bufio.NewWriterSize(x.w, 8<<10), k: k, m: m, w: w, include: x.includeObject(), headers: true}
-	for {
+	same := s.watching(k)
+	same.Add(1)
+	defer same.Add(-1)
+	ww := &watchWriter{to: x.w, k: k, m: m, w: w, include: x.includeObject(), headers: true}
+	for sent := (time.Time{}); ; sent = time.Now() {
+		if !pause(x.r.Context(), sent, pace(same.Load())) {
+			return nil
+		}
 		events, err := w.Next(x.r.Context())
 		if err != nil {
 			if !errors.Is(err, rest.ErrWatchEnded) && x.r.Context().Err() == nil {
@@ -53,20 +63,78 @@ func (s *Server) watch(x *exchange) error {
 			}
 			return nil
 		}
-		for i := range events {
-			if err := ww.write(&events[i]); err != nil {
-				return nil
-			}
-		}
-		if ww.out.Flush() != nil || rc.Flush() != nil {
+		if ww.batch(events) != nil || rc.Flush() != nil {
 			return nil
 		}
 	}
 }
 
+// watching counts the open watches of a kind.
+func (s *Server) watching(k *api.Kind) *atomic.Int64 {
+	n, _ := s.watches.LoadOrStore(k, new(atomic.Int64))
+	return n.(*atomic.Int64)
+}
+
+// pace is the least time between two writes to one watch, when so many follow the same kind. A write costs far more than
+// the event in it, so many watchers get the events of a few milliseconds together; the first event after a rest is
+// never held back.
+func pace(watches int64) time.Duration {
+	const each, least, most = 100 * time.Microsecond, time.Millisecond, 50 * time.Millisecond
+	d := time.Duration(watches) * each
+	if d < least {
+		return 0
+	}
+	return min(d, most)
+}
+
+// pause waits until some time after since; it tells whether ctx still lives.
+func pause(ctx context.Context, since time.Time, least time.Duration) bool {
+	if d := least - time.Since(since); least > 0 && d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// batches are buffers for the events of one write. A watch holds one only while it writes.
+var batches = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxBatch is the size in bytes from which a batch is written before it is complete.
+const maxBatch = 64 << 10
+
+// batch writes events.
+func (ww *watchWriter) batch(events []rest.WatchEvent) error {
+	ww.out = batches.Get().(*bytes.Buffer)
+	defer func() {
+		if ww.out.Cap() <= 4*maxBatch {
+			batches.Put(ww.out)
+		}
+		ww.out = nil
+	}()
+	ww.out.Reset()
+	for i := range events {
+		if err := ww.write(&events[i]); err != nil {
+			return err
+		}
+		if ww.out.Len() >= maxBatch || i == len(events)-1 {
+			if _, err := ww.to.Write(ww.out.Bytes()); err != nil {
+				return err
+			}
+			ww.out.Reset()
+		}
+	}
+	return nil
+}
+
 // watchWriter frames events for one client.
 type watchWriter struct {
-	out     *bufio.Writer
+	to      io.Writer
+	out     *bytes.Buffer // of the batch
 	k       *api.Kind
 	m       codec.Media
 	w       *rest.Watcher
@@ -82,16 +150,12 @@ func (ww *watchWriter) write(ev *rest.WatchEvent) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range []string{`{"type":"`, string(ev.Type), `","object":`} {
-		if _, err := ww.out.WriteString(p); err != nil {
-			return err
-		}
-	}
-	if _, err := ww.out.Write(obj); err != nil {
-		return err
-	}
-	_, err = ww.out.WriteString("}\n")
-	return err
+	ww.out.WriteString(`{"type":"`)
+	ww.out.WriteString(string(ev.Type))
+	ww.out.WriteString(`","object":`)
+	ww.out.Write(obj)
+	ww.out.WriteString("}\n")
+	return nil
 }
 
 // entry is the event's object as an entry whose encodings are kept, where it is as stored.
@@ -184,9 +248,7 @@ func (ww *watchWriter) writeProtobuf(ev *rest.WatchEvent) error {
 	frame = binary.AppendUvarint(frame, uint64(body))
 	binary.BigEndian.PutUint32(frame, uint32(len(frame)-4+body))
 	for _, p := range [][]byte{frame, head, raw, tail} {
-		if _, err := ww.out.Write(p); err != nil {
-			return err
-		}
+		ww.out.Write(p)
 	}
 	return nil
 }

@@ -33,7 +33,8 @@ func (s *Server) wire() error {
 		s.issuer = tok
 	}
 	if s.authn = cfg.Authenticator; s.authn == nil {
-		s.authn = authn.New(authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens})
+		s.authn = authn.New(authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens,
+			NoAnonymous: true}) // the paths that are open to everybody are admit's to know
 	}
 	var rules reviews.Authorizer
 	if s.authz = cfg.Authorizer; s.authz == nil {

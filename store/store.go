@@ -118,6 +118,14 @@ func (e *Entry) Encoded(r Representation, build func() ([]byte, error)) ([]byte,
 	return e.enc.get(r, build)
 }
 
+// Forget drops the bytes that Encoded keeps; they are made again when somebody asks. The store does so when an entry
+// is superseded, so that the events of the past cost no more than their objects.
+func (e *Entry) Forget() {
+	for i := range e.enc {
+		e.enc[i].Store(nil)
+	}
+}
+
 // Representation names one way to write an object. Versions of the same kind that differ from the stored type have
 // representations that are not kept.
 type Representation int

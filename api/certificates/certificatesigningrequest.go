@@ -1,14 +1,18 @@
 package certificates
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	certificatesv1 "k8s.io/api/certificates/v1"
-	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	"slices"
 	"strings"
 	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/core"
@@ -24,6 +28,7 @@ var certificateSigningRequest = &api.Kind{
 	ValidateUpdate: api.CheckUpdate(func(x, _ *certificatesv1.CertificateSigningRequest) field.ErrorList {
 		return validateCertificateSigningRequest(x)
 	}),
+	ValidateStatus: api.CheckUpdate(validateStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.AgeColumn(),
@@ -114,4 +119,70 @@ func checkRequest(b []byte) error {
 		return err
 	}
 	return r.CheckSignature()
+}
+
+// validateStatus judges the conditions and the certificate: a decision is final, and there is one.
+func validateStatus(x, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("status", "conditions")
+	has := func(cs []certificatesv1.CertificateSigningRequestCondition, t certificatesv1.RequestConditionType) bool {
+		return slices.ContainsFunc(cs, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == t })
+	}
+	now, before := x.Status.Conditions, old.Status.Conditions
+	for i, c := range now {
+		at := path.Index(i)
+		final := c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
+		switch {
+		case c.Type == "":
+			errs = append(errs, field.Required(at.Child("type"), ""))
+		case c.Type == certificatesv1.CertificateDenied && has(now, certificatesv1.CertificateApproved):
+			errs = append(errs, field.Invalid(at.Child("type"), c.Type, "Approved and Denied conditions are mutually exclusive"))
+		case slices.ContainsFunc(now[:i], func(o certificatesv1.CertificateSigningRequestCondition) bool { return o.Type == c.Type }):
+			errs = append(errs, field.Duplicate(at.Child("type"), c.Type))
+		}
+		switch {
+		case c.Status == "":
+			errs = append(errs, field.Required(at.Child("status"), ""))
+		case final && c.Status != corev1.ConditionTrue:
+			errs = append(errs, field.NotSupported(at.Child("status"), c.Status, []corev1.ConditionStatus{corev1.ConditionTrue}))
+		case c.Status != corev1.ConditionTrue && c.Status != corev1.ConditionFalse && c.Status != corev1.ConditionUnknown:
+			errs = append(errs, field.NotSupported(at.Child("status"), c.Status, []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown}))
+		}
+	}
+	for _, t := range []certificatesv1.RequestConditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied, certificatesv1.CertificateFailed} {
+		if has(before, t) && !has(now, t) {
+			errs = append(errs, field.Forbidden(path, "updates may not remove a condition of type \""+string(t)+"\""))
+		}
+	}
+	cert := field.NewPath("status", "certificate")
+	switch {
+	case bytes.Equal(x.Status.Certificate, old.Status.Certificate):
+	case len(old.Status.Certificate) > 0:
+		errs = append(errs, field.Forbidden(cert, "updates may not set certificate content once a certificate was issued"))
+	default:
+		if err := checkChain(x.Status.Certificate); err != nil {
+			errs = append(errs, field.Invalid(cert, "<certificate data>", err.Error()))
+		}
+	}
+	return errs
+}
+
+// checkChain reads PEM: one certificate or more, and nothing else.
+func checkChain(b []byte) error {
+	block, rest := pem.Decode(b)
+	if block == nil {
+		return errors.New("must contain at least one CERTIFICATE PEM block")
+	}
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return errors.New("only CERTIFICATE PEM blocks are allowed, found \"" + block.Type + "\"")
+		}
+		if len(block.Headers) > 0 {
+			return errors.New("no PEM block headers are permitted")
+		}
+		if _, err := x509.ParseCertificates(block.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
 }

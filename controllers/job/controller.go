@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -71,7 +72,7 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 		return reconcile.Result{}, nil
 	}
 	mine, claims := plan.Claim(j, selector(j), plan.Candidates(c.pods, j))
-	if err := plan.Apply(ctx, c.Deps, claims...); err != nil {
+	if err := plan.Apply(ctx, c.Deps, slices.Concat(leaving(claims), claims)...); err != nil {
 		return reconcile.Result{}, err
 	}
 	d := Plan(Input{Job: j, Pods: mine, Backoff: c.backoff(key, j.UID), Now: c.Clock.Now()})
@@ -83,6 +84,18 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{After: d.Again}, first
+}
+
+// leaving takes the finalizer off the pods that claims release: nobody would do so afterwards.
+func leaving(claims []plan.Action) (out []plan.Action) {
+	for _, a := range claims {
+		if r, ok := a.(plan.Release); ok {
+			if p, ok := r.Obj.(*corev1.Pod); ok && tracked(p) {
+				out = append(out, untrack(p))
+			}
+		}
+	}
+	return out
 }
 
 // release lets the pods of a job go that is not there any more.

@@ -110,6 +110,8 @@ func (p *planner) healthy(pod *corev1.Pod) bool {
 	return pod != nil && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && pods.Ready(pod)
 }
 
+func (p *planner) unhealthy(pod *corev1.Pod) bool { return !p.healthy(pod) }
+
 // fill starts missing pods, the lowest first. It reports whether every pod is there and, in order, available.
 func (p *planner) fill() bool {
 	for i, pod := range p.slots {
@@ -135,14 +137,18 @@ func (p *planner) fill() bool {
 	return true
 }
 
-// shrink stops pods that are too many, the highest first. It reports whether none is left.
+// shrink stops pods that are too many, the highest first, but in order an unhealthy one only when all lower ones are
+// healthy. It reports whether none is left.
 func (p *planner) shrink() bool {
-	for _, pod := range p.condemned {
+	for i, pod := range p.condemned {
 		if pod.DeletionTimestamp != nil {
 			if !p.parallel() {
 				return false
 			}
 			continue
+		}
+		if !p.parallel() && !(p.healthy(pod) && p.available(pod)) && slices.ContainsFunc(p.condemned[i+1:], p.unhealthy) {
+			return false
 		}
 		p.delete(pod)
 		if !p.parallel() {

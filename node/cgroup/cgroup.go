@@ -25,7 +25,10 @@ type Tree struct {
 	v2    bool
 }
 
-// Limits of a group. Zero means no limit, for CPUShares the default.
+// Open takes a limit away that a group may have.
+const Open = -1
+
+// Limits of a group. Zero leaves what there is, which in a new group is no limit; Open makes it so.
 type Limits struct {
 	CPUShares, CPUQuota, Memory, Pids int64 // quota in microseconds for each 100 ms, memory in bytes
 }
@@ -131,10 +134,16 @@ func (t *Tree) applyV2(group string, l Limits) error {
 	if l.CPUShares > 0 {
 		set["cpu.weight"] = strconv.FormatInt(1+((min(max(l.CPUShares, 2), 262144)-2)*9999)/262142, 10)
 	}
-	if l.CPUQuota > 0 {
+	switch {
+	case l.CPUQuota > 0:
 		set["cpu.max"] = fmt.Sprintf("%d 100000", l.CPUQuota)
+	case l.CPUQuota == Open:
+		set["cpu.max"] = "max 100000"
 	}
-	if l.Memory > 0 {
+	switch {
+	case l.Memory == Open:
+		set["memory.max"] = "max"
+	case l.Memory > 0:
 		set["memory.max"] = strconv.FormatInt(l.Memory, 10)
 	}
 	if l.Pids > 0 {

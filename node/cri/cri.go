@@ -212,6 +212,9 @@ func translate(st *runtimeapi.ContainerStatus) lifecycle.Container {
 	if n, err := strconv.Atoi(st.Annotations[AnnotationGrace]); err == nil {
 		ct.Grace = time.Duration(n) * time.Second
 	}
+	if l := st.GetResources().GetLinux(); l != nil {
+		ct.Limits = &lifecycle.Limits{CPUShares: l.CpuShares, CPUQuota: max(l.CpuQuota, 0), Memory: max(l.MemoryLimitInBytes, 0)}
+	}
 	if u := st.GetUser().GetLinux(); u != nil {
 		ct.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
 	}

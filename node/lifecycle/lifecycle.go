@@ -30,8 +30,10 @@ type Input struct {
 	Old *corev1.PodStatus
 	// Refused, if set, is why this node does not admit the pod; it fails without being started.
 	Refused *Refusal
-	HostIPs []string
-	Now     time.Time
+	// ResizePending, if set, is why this node cannot give the pod the resources that it asks for since it was admitted.
+	ResizePending *Refusal
+	HostIPs       []string
+	Now           time.Time
 }
 
 // Refusal is why a node does not run a pod ("OutOfcpu", "NodeAffinity").
@@ -79,6 +81,7 @@ type Container struct {
 	Hash                             string // of the spec that it was made from, see Hash
 	Grace                            time.Duration
 	User                             *corev1.ContainerUser
+	Limits                           *Limits // what it runs under; nil: unknown
 }
 
 func (c *Container) alive() bool { return c.State == Running || c.State == Unknown }
@@ -138,6 +141,7 @@ type Memory struct {
 	VolumesRefresh time.Time // when a volume's content must be made anew (tokens); zero: never
 	VolumesTrouble *Trouble
 	SandboxTrouble *Trouble
+	ResizeTrouble  *Trouble
 	Containers     map[string]*ContainerMemory
 	// EndingSince is when it was first decided that the pod must end.
 	EndingSince time.Time
@@ -176,6 +180,7 @@ const (
 	PullImage       Do = "pull image"
 	StartContainer  Do = "start container" // create, start, post-start hook
 	StopContainer   Do = "stop container"  // pre-stop hook, stop signal, kill
+	ResizePod       Do = "resize"          // change the limits of what runs
 	RemoveContainer Do = "remove container"
 	StopSandbox     Do = "stop sandbox"
 	RemoveSandbox   Do = "remove sandbox"

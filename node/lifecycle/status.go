@@ -186,6 +186,9 @@ func (s *stepper) containerStatus(it *item) corev1.ContainerStatus {
 		}
 		return st
 	}
+	if s.swapping(it, old) {
+		return *old.DeepCopy()
+	}
 	st.ContainerID = RuntimePrefix + c.ID
 	st.RestartCount = int32(c.Attempt)
 	if old != nil && old.ContainerID != "" {
@@ -195,9 +198,8 @@ func (s *stepper) containerStatus(it *item) corev1.ContainerStatus {
 	if c.Image != "" {
 		st.Image = c.Image
 	}
-	st.Resources = it.spec.Resources.DeepCopy()
+	s.resources(&st, old, it)
 	if c.State == Running {
-		st.AllocatedResources = it.spec.Resources.Requests.DeepCopy()
 		st.User = c.User
 	}
 	st.VolumeMounts = mountStatuses(it.spec)
@@ -230,6 +232,23 @@ func (s *stepper) containerStatus(it *item) corev1.ContainerStatus {
 		st.Ready = it.class == initial && c.ExitCode == 0
 	}
 	return st
+}
+
+// swapping says that a container has ended only because its definition changed, and the next one is on its way: users
+// see the old one until then, so that a change of image does not take a pod out of its services for a moment.
+func (s *stepper) swapping(it *item, old *corev1.ContainerStatus) bool {
+	c := it.cur
+	if s.out.Ending || s.sandbox == nil || c.SandboxID != s.sandbox.ID || c.State != Exited || c.Hash == "" || c.Hash == Hash(it.spec) {
+		return false
+	}
+	if old == nil || old.State.Running == nil || old.ContainerID != RuntimePrefix+c.ID || it.class == initial || it.class == ephemeral {
+		return false
+	}
+	if it.mem.ImageTrouble != nil || it.mem.StartTrouble != nil {
+		return false
+	}
+	at, _ := it.mem.Restart.next(s.in.Now, c.FinishedAt)
+	return !s.in.Now.Before(at)
 }
 
 // RuntimePrefix goes before the IDs of containers in the API.
@@ -395,7 +414,8 @@ func (s *stepper) conditions(st *corev1.PodStatus) []corev1.PodCondition {
 		set(corev1.PodReady, ready, reason, message)
 	}
 	set(corev1.ContainersReady, ready, reason, message)
-	own := map[corev1.PodConditionType]bool{}
+	out = append(out, s.resizeConditions()...)
+	own := map[corev1.PodConditionType]bool{corev1.PodResizePending: true, corev1.PodResizeInProgress: true}
 	for _, c := range out {
 		own[c.Type] = true
 	}

@@ -157,6 +157,7 @@ func (s *stepper) run() {
 	for _, it := range s.mains {
 		s.keep(it)
 	}
+	s.resize()
 }
 
 // replaceSandbox stops what is left of an older sandbox and makes a new one.
@@ -247,6 +248,8 @@ func (s *stepper) judge(it *item, c *Container) {
 	switch {
 	case c.Hash != "" && c.Hash != Hash(it.spec) && it.class != initial:
 		s.stop(c, s.podGrace(), true, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
+	case s.in.ResizePending == nil && it.resizing() && it.restartsToResize():
+		s.stop(c, s.podGrace(), true, fmt.Sprintf("Container %s resize requires restart", c.Name))
 	case p.Startup == Failure:
 		s.stop(c, s.probeGrace(it.spec.StartupProbe), true, fmt.Sprintf("Container %s failed startup probe%s", c.Name, again))
 	case p.Liveness == Failure:

@@ -50,6 +50,8 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/streaming"
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
+
+	"github.com/skiff-sh/skiff/internal/lean"
 )
 
 // Command is the first argument that makes the skiff binary be containerd (Main).
@@ -59,6 +61,7 @@ const Command = "containerd"
 // not return before containerd ends.
 func Main(args []string) int {
 	debug.SetGCPercent(50) // it idles nearly always; memory is dearer than its processor time
+	go lean.Run(context.Background())
 	if err := command.App().Run(context.Background(), append([]string{"containerd"}, args...)); err != nil {
 		fmt.Fprintln(os.Stderr, "containerd:", err)
 		return 1

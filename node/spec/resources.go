@@ -7,39 +7,11 @@ import (
 	"github.com/skiff-sh/skiff/node/lifecycle"
 )
 
-const (
-	period    = 100_000 // microseconds
-	minQuota  = 1_000
-	minShares = 2
-	maxShares = 262_144
-)
-
-// Shares are the CPU shares of an amount of CPU.
-func Shares(milli int64) int64 {
-	if milli <= 0 {
-		return minShares
-	}
-	return min(max(milli*1024/1000, minShares), maxShares)
-}
-
-// Quota is the CPU time in microseconds for each period of 100 ms; 0 is no limit.
-func Quota(milli int64) int64 {
-	if milli <= 0 {
-		return 0
-	}
-	return max(milli*period/1000, minQuota)
-}
-
 // Resources are a container's limits as the runtime takes them.
 func (n *Node) Resources(pod *corev1.Pod, c *corev1.Container) *runtimeapi.LinuxContainerResources {
-	req, lim := c.Resources.Requests, c.Resources.Limits
-	cpu, ok := req[corev1.ResourceCPU]
-	if !ok {
-		cpu = lim[corev1.ResourceCPU]
-	}
-	limCPU, limMem := lim[corev1.ResourceCPU], lim[corev1.ResourceMemory]
-	return &runtimeapi.LinuxContainerResources{CpuShares: Shares(cpu.MilliValue()), CpuPeriod: period, CpuQuota: Quota(limCPU.MilliValue()),
-		MemoryLimitInBytes: limMem.Value(), OomScoreAdj: n.oomScore(pod, c)}
+	l := lifecycle.LimitsOf(c)
+	return &runtimeapi.LinuxContainerResources{CpuShares: l.CPUShares, CpuPeriod: lifecycle.Period, CpuQuota: l.CPUQuota,
+		MemoryLimitInBytes: l.Memory, OomScoreAdj: n.oomScore(pod, c)}
 }
 
 // oomScore says how soon the kernel may kill a container when the node's memory is used up: the less it asked for of

@@ -8,7 +8,9 @@ package discovery
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -218,7 +220,8 @@ func resources(gv schema.GroupVersion, kinds []*api.Kind) *metav1.APIResourceLis
 	}
 	for _, k := range rows(gv, kinds) {
 		l.APIResources = append(l.APIResources, metav1.APIResource{Name: k.Plural, SingularName: k.Singular,
-			Namespaced: k.Namespaced, Kind: k.Kind, Verbs: k.AllVerbs(), ShortNames: k.ShortNames, Categories: k.Categories})
+			Namespaced: k.Namespaced, Kind: k.Kind, Verbs: k.AllVerbs(), ShortNames: k.ShortNames, Categories: k.Categories,
+			StorageVersionHash: storageVersionHash(k)})
 		for i := range k.Subresources {
 			s := &k.Subresources[i]
 			r := metav1.APIResource{Name: k.Plural + "/" + s.Name, Namespaced: k.Namespaced, Kind: k.Kind, Verbs: s.Verbs}
@@ -232,6 +235,27 @@ func resources(gv schema.GroupVersion, kinds []*api.Kind) *metav1.APIResourceLis
 		}
 	}
 	return l
+}
+
+// storageVersionHash names the version that a kind is stored in, for clients that move stored objects to a newer one.
+// "" for what is not stored.
+func storageVersionHash(k *api.Kind) string {
+	if k.StoragePath == "" {
+		return ""
+	}
+	gvk := k.Storage().GroupVersionKind()
+	if h, ok := otherHashes[gvk.GroupKind()]; ok {
+		return h
+	}
+	sum := sha256.Sum256([]byte(gvk.Group + "/" + gvk.Version + "/" + gvk.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
+}
+
+// otherHashes are of kinds that upstream stores in another version, which is not served here.
+var otherHashes = map[schema.GroupKind]string{
+	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}:               "jfWCUB31mvA=",
+	{Group: "admissionregistration.k8s.io", Kind: "MutatingAdmissionPolicy"}:        "LYmCf+UMVdg=",
+	{Group: "admissionregistration.k8s.io", Kind: "MutatingAdmissionPolicyBinding"}: "90V5FRZZ3Zg=",
 }
 
 func kindOf(k *api.Kind, s *api.Subresource) schema.GroupVersionKind {

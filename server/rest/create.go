@@ -76,13 +76,12 @@ func (r *REST) create(ctx context.Context, c creation) (*store.Entry, error) {
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetGeneration(0)
 	if !c.managed {
-		m, err := r.manager(k, k.GroupVersionKind(), "")
-		if err != nil {
-			return nil, err
-		}
 		empty := k.New()
 		empty.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
-		obj = m.UpdateNoErrors(empty, obj, c.manager).(api.Object)
+		var err error
+		if obj, err = r.manage(k, "", empty, obj, c.manager); err != nil {
+			return nil, err
+		}
 	}
 	obj.SetCreationTimestamp(metav1.Time{Time: r.Now().Truncate(1e9)})
 	obj.SetUID(uuid.NewUUID())
@@ -129,7 +128,7 @@ func (r *REST) createOnce(ctx context.Context, k *api.Kind, obj api.Object, c cr
 	if s.PrepareCreate != nil {
 		s.PrepareCreate(ctx, obj)
 	}
-	prepareCreate(s, obj)
+	prepareCreate(s, obj, request.From(ctx).User)
 	if s.HasGeneration {
 		obj.SetGeneration(1)
 	}

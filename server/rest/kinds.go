@@ -5,9 +5,11 @@ import (
 	"slices"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/store"
@@ -44,7 +46,7 @@ func markTerminating(obj api.Object) {
 }
 
 // prepareCreate is what the row's PrepareCreate leaves to the server.
-func prepareCreate(k *api.Kind, obj api.Object) {
+func prepareCreate(k *api.Kind, obj api.Object, who user.Info) {
 	switch o := obj.(type) {
 	case *corev1.Namespace:
 		for _, f := range o.Spec.Finalizers {
@@ -53,6 +55,19 @@ func prepareCreate(k *api.Kind, obj api.Object) {
 			}
 		}
 		o.Spec.Finalizers = append(o.Spec.Finalizers, corev1.FinalizerKubernetes)
+	case *certificatesv1.CertificateSigningRequest:
+		// Who asks for a certificate is the server's to say.
+		o.Spec.Username, o.Spec.UID, o.Spec.Groups, o.Spec.Extra = "", "", nil, nil
+		if who != nil {
+			o.Spec.Username, o.Spec.UID, o.Spec.Groups = who.GetName(), who.GetUID(), who.GetGroups()
+			for key, values := range who.GetExtra() {
+				if o.Spec.Extra == nil {
+					o.Spec.Extra = map[string]certificatesv1.ExtraValue{}
+				}
+				o.Spec.Extra[key] = values
+			}
+		}
+		o.Status = certificatesv1.CertificateSigningRequestStatus{}
 	case *corev1.Node: // nodes come with the status that their agent found
 	default:
 		if s, ok := k.Subresource("status"); ok && s.Type == api.StatusSub && k.PrepareCreate == nil {
@@ -115,4 +130,26 @@ func (r *REST) getUnstored(ctx context.Context, k *api.Kind, name string) (*stor
 		return nil, apierrors.NewNotFound(k.GroupResource(), name)
 	}
 	return l.Entries[0], nil
+}
+
+// stampConditions gives the conditions of a certificate request the times that the client left out.
+func stampConditions(csr, old *certificatesv1.CertificateSigningRequest, now metav1.Time) {
+	conditions := slices.Clone(csr.Status.Conditions)
+	for i := range conditions {
+		c := &conditions[i]
+		if c.LastUpdateTime.IsZero() {
+			c.LastUpdateTime = now
+		}
+		if !c.LastTransitionTime.IsZero() {
+			continue
+		}
+		c.LastTransitionTime = now
+		for _, was := range old.Status.Conditions {
+			if was.Type == c.Type && was.Status == c.Status && !was.LastTransitionTime.IsZero() {
+				c.LastTransitionTime = was.LastTransitionTime
+				break
+			}
+		}
+	}
+	csr.Status.Conditions = conditions
 }

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,7 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/codec"
@@ -47,13 +51,68 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 	if gvk != k.GroupVersionKind() {
 		hub = gvk.GroupVersion()
 	}
-	types = lazyTypes{types}
+	lazy := lazyTypes{TypeConverter: types, gvk: gvk}
+	if probe, err := codec.Scheme().New(gvk); err == nil && !k.CRD {
+		probe.GetObjectKind().SetGroupVersionKind(gvk)
+		if v, err := types.ObjectToTyped(probe); err == nil {
+			lazy.schema, lazy.ref = v.Schema(), v.TypeRef()
+		}
+	}
+	types = lazy
 	m, err := make(types, conv, conv, conv, gvk, hub, sub, resetFields(k, sub))
 	if err != nil {
 		return nil, err
 	}
 	got, _ := r.managers.LoadOrStore(key, m)
 	return got.(*managedfields.FieldManager), nil
+}
+
+// manage gives obj the managed fields that it has when the manager replaces old (an empty object: creates) by it.
+func (r *REST) manage(k *api.Kind, sub string, old, obj api.Object, manager string) (api.Object, error) {
+	m, err := r.manager(k, k.GroupVersionKind(), sub)
+	if err != nil {
+		return nil, err
+	}
+	if before, after, ok := differing(k, old, obj); ok {
+		obj.SetManagedFields(m.UpdateNoErrors(before, after, manager).(api.Object).GetManagedFields())
+		return obj, nil
+	}
+	return m.UpdateNoErrors(old, obj, manager).(api.Object), nil
+}
+
+// differing returns two objects that differ as the given ones do, but have none of the top-level fields that are the
+// same in both: who owns what follows from the differences alone, and a write of the status leaves a large spec as it
+// was. ok is false where the fields must be looked at in more than one version.
+func differing(k *api.Kind, old, obj api.Object) (before, after api.Object, ok bool) {
+	if k.CRD {
+		return nil, nil, false
+	}
+	version := k.GroupVersion().String()
+	for _, entries := range [][]metav1.ManagedFieldsEntry{old.GetManagedFields(), obj.GetManagedFields()} {
+		for i := range entries {
+			if entries[i].APIVersion != version {
+				return nil, nil, false
+			}
+		}
+	}
+	a, b := reflect.ValueOf(old), reflect.ValueOf(obj)
+	if a.Type() != b.Type() || a.Elem().Kind() != reflect.Struct {
+		return nil, nil, false
+	}
+	less := [2]reflect.Value{reflect.New(a.Type().Elem()), reflect.New(a.Type().Elem())}
+	for i := range a.Elem().NumField() {
+		fa, fb := a.Elem().Field(i), b.Elem().Field(i)
+		switch a.Elem().Type().Field(i).Name {
+		case "TypeMeta", "ObjectMeta":
+		default:
+			if reflect.DeepEqual(fa.Interface(), fb.Interface()) {
+				continue
+			}
+		}
+		less[0].Elem().Field(i).Set(fa)
+		less[1].Elem().Field(i).Set(fb)
+	}
+	return less[0].Interface().(api.Object), less[1].Interface().(api.Object), true
 }
 
 // resetFields are the fields that a write to the resource or subresource leaves as they were, so that nobody comes to
@@ -93,7 +152,28 @@ func managerName(given string, i *request.Info) string {
 
 // lazyTypes is a type converter whose objects are made only when somebody needs more than their version: the merge asks
 // for the whole object of every manager to find that its version is the one it has.
-type lazyTypes struct{ managedfields.TypeConverter }
+//
+// Neither does it check an object of the server's own Go type against the schema of that type, which is half of the
+// work of a comparison. Apply configurations come as unstructured objects and are checked.
+type lazyTypes struct {
+	managedfields.TypeConverter
+	gvk    schema.GroupVersionKind
+	schema *smdschema.Schema // of gvk; nil where there is none
+	ref    smdschema.TypeRef
+}
+
+func (l lazyTypes) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	if _, ok := obj.(runtime.Unstructured); ok || l.schema == nil || obj.GetObjectKind().GroupVersionKind() != l.gvk ||
+		!slices.Contains(opts, typed.AllowDuplicates) {
+		return l.TypeConverter.ObjectToTyped(obj, opts...)
+	}
+	v, err := value.NewValueReflect(obj)
+	if err != nil {
+		return nil, err
+	}
+	//lint:ignore SA1019 the Go type is what the schema was made from
+	return typed.AsTypedUnvalidated(v, l.schema, l.ref), nil
+}
 
 func (l lazyTypes) TypedToObject(v *typed.TypedValue) (runtime.Object, error) {
 	val := v.AsValue()

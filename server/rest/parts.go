@@ -21,9 +21,11 @@ var parts = map[string]func(dst, src api.Object){
 		resize(d.InitContainers, s.InitContainers)
 	},
 	"namespaces/finalize": func(dst, src api.Object) {
+		copyMeta(dst, src)
 		dst.(*corev1.Namespace).Spec.Finalizers = src.(*corev1.Namespace).Spec.Finalizers
 	},
 	"certificatesigningrequests.certificates.k8s.io/approval": func(dst, src api.Object) {
+		copyMeta(dst, src)
 		dst.(*certificatesv1.CertificateSigningRequest).Status.Conditions = src.(*certificatesv1.CertificateSigningRequest).Status.Conditions
 	},
 }
@@ -38,6 +40,14 @@ func resize(dst, src []corev1.Container) {
 	}
 }
 
+// copyMeta gives dst the metadata that a client may change through a view of more than the spec.
+func copyMeta(dst, src api.Object) {
+	dst.SetLabels(src.GetLabels())
+	dst.SetAnnotations(src.GetAnnotations())
+	dst.SetFinalizers(src.GetFinalizers())
+	dst.SetOwnerReferences(src.GetOwnerReferences())
+}
+
 // partOf is the old object with what the subresource covers taken from in, which is the client's. For scale, in is
 // already that.
 func partOf(k *api.Kind, sub string, old, in api.Object) api.Object {
@@ -49,9 +59,7 @@ func partOf(k *api.Kind, sub string, old, in api.Object) api.Object {
 	out.SetResourceVersion(in.GetResourceVersion())
 	out.SetManagedFields(in.GetManagedFields())
 	if s.Type == api.StatusSub {
-		out.SetLabels(in.GetLabels())
-		out.SetAnnotations(in.GetAnnotations())
-		out.SetFinalizers(in.GetFinalizers())
+		copyMeta(out, in)
 		copyStatus(out, in)
 	} else if f := parts[resourceName(k)+"/"+sub]; f != nil {
 		f(out, in)
@@ -65,6 +73,8 @@ func validatePart(k *api.Kind, sub string, obj, old api.Object) field.ErrorList 
 		return nil
 	}
 	switch resourceName(k) + "/" + sub {
+	case "certificatesigningrequests.certificates.k8s.io/approval":
+		return k.ValidateStatus(obj, old)
 	case "pods/ephemeralcontainers":
 		return append(k.Validate(obj), ephemeralUpdate(obj.(*corev1.Pod), old.(*corev1.Pod))...)
 	case "pods/resize":

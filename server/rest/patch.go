@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,6 +59,7 @@ type patcher struct {
 	data       []byte
 	ops        jsonpatch.Patch
 	tree       map[string]any // strategic
+	touched    []string       // the top-level fields of a merge patch; nil: perhaps all
 	validation string
 }
 
@@ -75,6 +79,7 @@ func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) 
 		if err := json.Unmarshal(data, &v); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 		}
+		p.touched = topFields(v)
 	case types.StrategicMergePatchType:
 		if k != nil && k.CRD {
 			return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType))
@@ -82,6 +87,7 @@ func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) 
 		if err := json.Unmarshal(data, &p.tree); err != nil {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 		}
+		p.touched = topFields(p.tree)
 	default:
 		return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType), string(types.StrategicMergePatchType))
 	}
@@ -98,8 +104,61 @@ func (p *patcher) object(ctx context.Context, k *api.Kind, old api.Object) (api.
 	return obj, nil
 }
 
-// into writes the patched old into the empty object out.
+// topFields are the top-level fields that a merge patch names; nil if it holds directives about the object as a whole.
+func topFields(patch map[string]any) []string {
+	fields := make([]string, 0, len(patch))
+	for f := range patch {
+		if strings.HasPrefix(f, "$") {
+			return nil
+		}
+		fields = append(fields, f)
+	}
+	return fields
+}
+
+// into writes the patched old into the empty object out. Only the top-level fields that the patch names take the way
+// through JSON; the others are copied.
 func (p *patcher) into(ctx context.Context, old, out runtime.Object, gvk schema.GroupVersionKind) error {
+	touched, rest, ok := p.split(old)
+	if !ok {
+		return p.whole(ctx, old, out, gvk)
+	}
+	if err := p.whole(ctx, touched, out, gvk); err != nil {
+		return err
+	}
+	from, to := reflect.ValueOf(rest.DeepCopyObject()).Elem(), reflect.ValueOf(out).Elem()
+	for i := range from.NumField() {
+		if !p.touches(from.Type().Field(i)) {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	return nil
+}
+
+// split parts an object of a Go type into what the patch touches and what it does not.
+func (p *patcher) split(old runtime.Object) (touched, rest runtime.Object, ok bool) {
+	from := reflect.ValueOf(old).Elem()
+	if _, is := old.(runtime.Unstructured); is || p.touched == nil || from.Kind() != reflect.Struct {
+		return nil, nil, false
+	}
+	a, b := reflect.New(from.Type()), reflect.New(from.Type())
+	for i := range from.NumField() {
+		if p.touches(from.Type().Field(i)) {
+			a.Elem().Field(i).Set(from.Field(i))
+		} else {
+			b.Elem().Field(i).Set(from.Field(i))
+		}
+	}
+	return a.Interface().(runtime.Object), b.Interface().(runtime.Object), true
+}
+
+func (p *patcher) touches(f reflect.StructField) bool {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name == "" || slices.Contains(p.touched, name) // "" is TypeMeta, which decoding wants
+}
+
+// whole patches all of an object.
+func (p *patcher) whole(ctx context.Context, old, out runtime.Object, gvk schema.GroupVersionKind) error {
 	if p.t == types.StrategicMergePatchType {
 		return p.strategic(ctx, old, out, gvk)
 	}

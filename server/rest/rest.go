@@ -127,6 +127,11 @@ func tooLarge(want, current int64) error {
 	return err
 }
 
+var (
+	errTooLarge = errors.New("etcdserver: request is too large")
+	errNoSpace  = errors.New("etcdserver: mvcc: database space exceeded")
+)
+
 // internal wraps an error of the store that no client caused.
 func (r *REST) internal(err error) error {
 	var status apierrors.APIStatus
@@ -139,6 +144,10 @@ func (r *REST) internal(err error) error {
 		return apierrors.NewTimeoutError("the request was canceled", 0)
 	case errors.Is(err, store.ErrCompacted):
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
+	case errors.Is(err, store.ErrTooLarge): // both are 500 with etcd's own words and no reason, as upstream
+		return errTooLarge
+	case errors.Is(err, store.ErrNoSpace):
+		return errNoSpace
 	}
 	return apierrors.NewInternalError(err)
 }

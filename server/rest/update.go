@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -149,14 +150,15 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 	}
 	if w.sub != "" {
 		obj = partOf(k, w.sub, old, obj)
+		if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
+			stampConditions(csr, old.(*certificatesv1.CertificateSigningRequest), metav1.NewTime(r.Now().Truncate(1e9)))
+		}
 	}
 	keepMeta(obj, old)
 	if !w.managed {
-		m, err := r.manager(k, k.GroupVersionKind(), w.sub)
-		if err != nil {
+		if obj, err = r.manage(k, w.sub, old, obj, w.manager); err != nil {
 			return nil, err
 		}
-		obj = m.UpdateNoErrors(old, obj, w.manager).(api.Object)
 	}
 	if obj, err = codec.Convert(obj, k, s); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())

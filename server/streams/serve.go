@@ -3,6 +3,7 @@ package streams
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httputil"
@@ -117,7 +118,29 @@ func (s *Streams) log(w http.ResponseWriter, r *http.Request, i *request.Info, f
 	q.Del("container")
 	node.Path = "/containerLogs/" + pod.Namespace + "/" + pod.Name + "/" + c
 	node.RawQuery = q.Encode()
+	if wsstream.IsWebSocketRequest(r) {
+		return s.logOverWebSocket(w, r, node)
+	}
 	s.forward(w, r, node, s.kubelet, fail)
+	return nil
+}
+
+// logOverWebSocket sends a log as messages of the protocols that watches have too: the node itself speaks plain HTTP.
+func (s *Streams) logOverWebSocket(w http.ResponseWriter, r *http.Request, node *url.URL) error {
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, node.String(), nil)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	resp, err := s.kubelet.RoundTrip(req)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("error dialing backend: %w", err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 2<<10)) // what cannot be read of the message is left out
+		return apierrors.NewGenericServerResponse(resp.StatusCode, "get", corev1.Resource("pods/log"), "", string(b), 0, true)
+	}
+	_ = wsstream.NewReader(resp.Body, true, wsstream.NewDefaultReaderProtocols()).Copy(w, r) // fails only when the client is gone
 	return nil
 }
 

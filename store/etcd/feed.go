@@ -285,6 +285,7 @@ func (b *batch) tell(p int, e *store.Event, size int) {
 	}
 	b.changed[p] = nil
 	if e.Prev != nil {
+		e.Prev.Forget()
 		b.store.seals.Remove(e.Prev.Object)
 	}
 	b.keys, b.places = append(b.keys, e.Entry.Key), append(b.places, p)

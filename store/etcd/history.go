@@ -14,9 +14,9 @@ import (
 // Bounds of the history of one prefix.
 const (
 	maxEvents     = 16 << 10
-	maxEventBytes = 32 << 20         // of stored values
-	maxEventAge   = 10 * time.Minute // older ones go when new ones come; etcd has forgotten them too
-	maxRead       = 1024             // events handed to a watcher at once
+	maxEventBytes = 8 << 20         // of stored values; decoded objects take several times that
+	maxEventAge   = 2 * time.Minute // older ones go when new ones come: that long a client may be away
+	maxRead       = 1024            // events handed to a watcher at once
 )
 
 // history is the recent events under one registered prefix. Watchers hold nothing but the revision that they have

@@ -212,7 +212,9 @@ func (k *kit) recipes() map[string]recipe {
 		r := agnhost
 		r.Files = append(slices.Clone(agnhost.Files),
 			image.File{Source: filepath.Join(k.source, name, "html", name+".jpg"), Dest: "/" + name + ".jpg"},
-			image.File{Source: filepath.Join(k.source, name, "html/data.json"), Dest: "/data.json"})
+			image.File{Source: filepath.Join(k.source, name, "html/data.json"), Dest: "/data.json"},
+			// The suite knows the image by the name of the system that upstream builds it on.
+			image.File{Content: []byte("NAME=\"Alpine Linux\"\nID=alpine\n"), Dest: "/etc/os-release"})
 		r.Cmd = []string{"test-webserver"}
 		return r
 	}
@@ -276,10 +278,32 @@ func (k *kit) agnhost() recipe {
 
 func (k *kit) busybox() recipe {
 	files := append(system(), image.File{Source: filepath.Join(k.root, "bin/busybox"), Dest: "/bin/busybox"})
+	// Debian's busybox has a shell that drops variables whose names are not identifiers, such as "data-1"; the suite
+	// expects to see them. Bash keeps them.
+	files = append(files, image.File{Source: filepath.Join(k.root, "usr/bin/bash"), Dest: "/bin/sh"})
+	files = append(files, libraries(k.root, "libc.so.6", "libtinfo.so.6")...)
 	for _, name := range k.applets {
-		files = append(files, image.File{Link: "busybox", Dest: "/bin/" + name})
+		if name != "sh" {
+			files = append(files, image.File{Link: "busybox", Dest: "/bin/" + name})
+		}
 	}
 	return recipe{scratch: true, Spec: image.Spec{Files: files, Cmd: []string{"sh"}}}
+}
+
+// libraries are shared libraries, with the loader where programs of any architecture look for it.
+func libraries(root string, names ...string) []image.File {
+	var out []image.File
+	for _, name := range append(names, "ld-linux-*.so.*") {
+		found, _ := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu*", name)) // fails only for a bad pattern
+		for _, f := range found {
+			base := filepath.Base(f)
+			out = append(out, image.File{Source: f, Dest: "/lib/" + base})
+			if strings.HasPrefix(base, "ld-") {
+				out = append(out, image.File{Source: f, Dest: "/lib64/" + base})
+			}
+		}
+	}
+	return out
 }
 
 const nginxConfig = `user www-data;

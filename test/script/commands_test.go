@@ -230,17 +230,14 @@ func rawRequest(ctx context.Context, ts *testscript.TestScript, args []string) (
 	if err != nil {
 		return "", err
 	}
-	withCert := true
+	withCert, cut := true, false
 	for _, h := range headers {
+		if h == "Cut:" {
+			cut = true
+			continue
+		}
 		name, value, _ := strings.Cut(h, ": ")
 		switch name {
-		case "Content-Length":
-			n, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return "", err
-			}
-			req.ContentLength = n
-			req.Body = io.NopCloser(body)
 		case "Authorization":
 			withCert = false
 			fallthrough
@@ -255,6 +252,9 @@ func rawRequest(ctx context.Context, ts *testscript.TestScript, args []string) (
 		}
 		t.Certificates = []tls.Certificate{cert}
 	}
+	if cut {
+		return cutRequest(ctx, req, t)
+	}
 	transport := &http.Transport{TLSClientConfig: t}
 	defer transport.CloseIdleConnections()
 	resp, err := transport.RoundTrip(req)
@@ -264,6 +264,32 @@ func rawRequest(ctx context.Context, ts *testscript.TestScript, args []string) (
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return fmt.Sprintf("%d\n%s\n", resp.StatusCode, b), err
+}
+
+// cutRequest sends a request without the last byte of its body, which a client of net/http cannot.
+func cutRequest(ctx context.Context, req *http.Request, t *tls.Config) (string, error) {
+	var b bytes.Buffer
+	if err := req.Write(&b); err != nil {
+		return "", err
+	}
+	c, err := (&tls.Dialer{Config: t}).DialContext(ctx, "tcp", req.URL.Host)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if _, err := c.Write(b.Bytes()[:b.Len()-1]); err != nil {
+		return "", err
+	}
+	if err := c.(*tls.Conn).CloseWrite(); err != nil {
+		return "", err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return fmt.Sprintf("%d\n%s\n", resp.StatusCode, body), err
 }
 
 // podProcesses finds the processes of a pod by its cgroup, oldest first.

@@ -1,0 +1,113 @@
+// Package lean keeps a process small that idles most of the time: it gives back what only the start, or a burst of work,
+// needed.
+//
+// Invariant: nothing that the program can observe changes; what is given back is read again from where it came when
+// it is touched. Any package may import lean; it imports the standard library and x/sys.
+package lean
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	settled = 5 * time.Second // after which a start is over
+	every   = time.Minute     // between two looks
+	growth  = 16 << 20        // bytes that must have come in since the last time to make it worth it
+)
+
+// Run trims the process after its start and whenever it has grown since, until ctx ends.
+func Run(ctx context.Context) {
+	wait, after := settled, int64(0)
+	for {
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		if resident() >= after+growth {
+			Trim()
+			after = resident()
+		}
+		wait = every
+	}
+}
+
+// Trim collects the garbage and gives free memory back, and lets go of the pages of the program's own file: package
+// initialization and embedded files leave tens of megabytes of them, most of which nobody reads again. They stay in
+// the page cache, from where the few that are needed come back without reading the disk.
+func Trim() {
+	debug.FreeOSMemory()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		return // not Linux, or no /proc: there is nothing to gain
+	}
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	for _, m := range clean(maps, exe) {
+		// The addresses are not Go's to know, hence the raw call.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)
+	}
+}
+
+type mapping struct{ start, end uintptr }
+
+// clean finds the read-only private mappings of a file, in the text of /proc/self/smaps, of which no page was ever
+// written: only those come back from the file as they were. (A position-independent program has others: relocated
+// pages, read-only only afterwards.)
+func clean(smaps []byte, file string) []mapping {
+	var out []mapping
+	var m mapping
+	candidate := false
+	for lines := bufio.NewScanner(bytes.NewReader(smaps)); lines.Scan(); {
+		line := lines.Text()
+		f := strings.Fields(line)
+		if len(f) < 3 {
+			continue
+		}
+		if !strings.HasSuffix(f[0], ":") { // a mapping begins: addresses, rights, offset, device, inode, file
+			from, to, _ := strings.Cut(f[0], "-")
+			start, err1 := strconv.ParseUint(from, 16, 64)
+			end, err2 := strconv.ParseUint(to, 16, 64)
+			candidate = err1 == nil && err2 == nil && (f[1] == "r-xp" || f[1] == "r--p") && strings.HasSuffix(line, " "+file)
+			m = mapping{uintptr(start), uintptr(end)}
+			continue
+		}
+		switch f[0] {
+		case "Private_Dirty:", "Shared_Dirty:", "Anonymous:":
+			candidate = candidate && f[1] == "0"
+		case "VmFlags:": // the last line of a mapping
+			if candidate {
+				out = append(out, m)
+			}
+			candidate = false
+		}
+	}
+	return out
+}
+
+// resident is the process's resident memory in bytes.
+func resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(f[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}
