@@ -53,6 +53,10 @@ type Kind struct {
 	// may change its argument and must be idempotent.
 	Default func(Object)
 
+	// Prune drops the fields that a custom resource's schema does not know and, with track, returns their paths.
+	// It may change its argument; an error says that the object's metadata is malformed. Nil for built-in kinds.
+	Prune func(obj Object, track bool) (unknown []string, err error)
+
 	// PrepareCreate drops what a client must not set on create (status above all). PrepareUpdate does the
 	// same for an update of the main resource, where old is shared and read-only. The server itself looks after
 	// metadata and, where HasGeneration, metadata.generation.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/util"
 
+	_ "github.com/skiff-sh/skiff/ctl/lang"
 	"github.com/skiff-sh/skiff/daemon"
 )
 

@@ -65,8 +65,9 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		defer st.Close()
+		kinds := api.NewTable(builtin.Kinds()...)
 		srv, err := server.New(server.Config{
-			Store: st, Kinds: api.NewTable(builtin.Kinds()...), Log: log,
+			Store: st, Kinds: kinds, Log: log,
 			TLS: &tls.Config{Certificates: []tls.Certificate{keys.serving}}, Listen: fmt.Sprintf(":%d", cfg.APIPort),
 			ClientCAs: keys.ca.Pool(), CAPEM: keys.ca.PEM, ServiceAccountKey: keys.serviceAccount,
 			Issuer:      "https://kubernetes.default.svc." + cfg.ClusterDomain,
@@ -101,7 +102,7 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 			if err := cfg.publishAPIServer(ctx, as(&user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}), keys.ca.PEM); err != nil {
 				return err
 			}
-			if err := cfg.runControl(ctx, clients, as, keys, log); err != nil {
+			if err := cfg.runControl(ctx, clients, as, kinds, keys, log); err != nil {
 				return err
 			}
 			if node != nil {
@@ -122,12 +123,12 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 }
 
 // runControl starts the scheduler and the controllers in g.
-func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, keys *keys, log *slog.Logger) error {
+func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, kinds *api.Table, keys *keys, log *slog.Logger) error {
 	caches := client.NewCaches(as(controllerManager), log)
 	deps := func(name string) reconcile.Deps {
 		return reconcile.NewDeps(name, as(controllerAccount(name)), caches, clock.RealClock{}, log)
 	}
-	all := controllers.All(deps, controllers.Config{RootCA: keys.ca.PEM, ClusterCIDR: c.PodCIDR})
+	all := controllers.All(deps, controllers.Config{Kinds: kinds, RootCA: keys.ca.PEM, ClusterCIDR: c.PodCIDR})
 	sched, err := scheduler.New(scheduler.Config{Deps: reconcile.NewDeps("default-scheduler", as(schedulerUser),
 		client.NewCaches(as(schedulerUser), log), clock.RealClock{}, log)})
 	if err != nil {

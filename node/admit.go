@@ -17,10 +17,11 @@ type admitter struct {
 	maxPods int
 	mu      sync.Mutex
 	pods    map[types.UID]corev1.ResourceList
+	ports   map[types.UID][]hostPort // of those that have any
 }
 
 func newAdmitter(maxPods int) *admitter {
-	return &admitter{maxPods: maxPods, pods: map[types.UID]corev1.ResourceList{}}
+	return &admitter{maxPods: maxPods, pods: map[types.UID]corev1.ResourceList{}, ports: map[types.UID][]hostPort{}}
 }
 
 // admit counts a pod in, or says why it is refused. A pod that ran here before is never refused.
@@ -38,6 +39,9 @@ func (m *admitter) admit(pod *corev1.Pod, a *Agent, ran bool) *lifecycle.Refusal
 		}
 	}
 	m.pods[pod.UID] = req
+	if ports := hostPortsOf(pod); len(ports) > 0 {
+		m.ports[pod.UID] = ports
+	}
 	return nil
 }
 
@@ -46,6 +50,9 @@ func (m *admitter) refusal(pod *corev1.Pod, a *Agent, req corev1.ResourceList) *
 		if match, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n); err == nil && !match {
 			return &lifecycle.Refusal{Reason: "NodeAffinity", Message: "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"}
 		}
+	}
+	if m.taken(hostPortsOf(pod)) {
+		return &lifecycle.Refusal{Reason: "NodePorts", Message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
 	}
 	if len(m.pods) >= m.maxPods {
 		return outOf("pods", 1, int64(len(m.pods)), int64(m.maxPods))
@@ -80,6 +87,7 @@ func outOf(name string, requested, used, capacity int64) *lifecycle.Refusal {
 func (m *admitter) release(uid types.UID) {
 	m.mu.Lock()
 	delete(m.pods, uid)
+	delete(m.ports, uid)
 	m.mu.Unlock()
 }
 

@@ -8,6 +8,9 @@
 // node is judged anew only after that node changed, so a decision costs in proportion to what changed. Every refusal has
 // a reason in upstream's words.
 //
+// A pod that fits nowhere may have pods of lower priority evicted (preempt.go decides whom, evict.go does it). It is then
+// nominated to their node: no pod of its own or a lower priority takes the room that they leave.
+//
 // Only daemon may import scheduler; it meets the other components in the API alone and also runs against an upstream
 // API server.
 package scheduler

@@ -41,6 +41,7 @@ func (s *Server) serveResource(x *exchange) error {
 			return x.notFound()
 		}
 	}
+	x.warn(s.deprecated[i.Kind])
 	if i.Subresource != "" {
 		return s.serveSubresource(x)
 	}
@@ -203,7 +204,10 @@ func (s *Server) list(x *exchange) error {
 // decode reads the body as an object of a row, with its defaults.
 func (s *Server) decode(x *exchange, k *api.Kind, validation string) (api.Object, error) {
 	obj := k.New()
-	if err := s.decodeInto(x, k.GroupVersionKind(), obj, validation); err != nil {
+	err := s.decodeBody(x, func(data []byte, format codec.Format) ([]string, error) {
+		return codec.DecodeRow(data, format, k, obj, validation)
+	})
+	if err != nil {
 		return nil, err
 	}
 	codec.Defaulted(k, obj)
@@ -211,6 +215,12 @@ func (s *Server) decode(x *exchange, k *api.Kind, validation string) (api.Object
 }
 
 func (s *Server) decodeInto(x *exchange, gvk schema.GroupVersionKind, obj runtime.Object, validation string) error {
+	return s.decodeBody(x, func(data []byte, format codec.Format) ([]string, error) {
+		return codec.Decode(data, format, gvk, obj, validation)
+	})
+}
+
+func (s *Server) decodeBody(x *exchange, decode func([]byte, codec.Format) ([]string, error)) error {
 	format, err := codec.FormatOf(x.r.Header.Get("Content-Type"))
 	if err != nil {
 		return err
@@ -219,7 +229,7 @@ func (s *Server) decodeInto(x *exchange, gvk schema.GroupVersionKind, obj runtim
 	if err != nil {
 		return err
 	}
-	warnings, err := codec.Decode(data, format, gvk, obj, validation)
+	warnings, err := decode(data, format)
 	if err != nil {
 		return err
 	}

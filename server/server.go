@@ -13,9 +13,11 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/deprecation"
 
 	"github.com/skiff-sh/skiff/api"
 	apicodec "github.com/skiff-sh/skiff/api/codec"
+	"github.com/skiff-sh/skiff/server/crd"
 	"github.com/skiff-sh/skiff/server/discovery"
 	"github.com/skiff-sh/skiff/server/openapi"
 	"github.com/skiff-sh/skiff/server/rest"
@@ -34,11 +36,14 @@ type Server struct {
 	discovery *discovery.Documents
 	openapi   *openapi.Documents
 	streams   *streams.Streams
+	custom    *crd.Server
 	issuer    issuer
 	metrics   *metrics
 	inFlight  chan struct{}
-	watches   sync.Map                      // *api.Kind to *atomic.Int64: how many HTTP watches follow it
-	run       []func(context.Context) error // what runs beside the listener
+	// deprecated is what the answers for old kinds warn of.
+	deprecated map[*api.Kind]string
+	watches    sync.Map                      // *api.Kind to *atomic.Int64: how many HTTP watches follow it
+	run        []func(context.Context) error // what runs beside the listener
 
 	ready chan struct{} // closed when Run serves
 	once  sync.Once
@@ -67,13 +72,40 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("register %s: %w", k, err)
 		}
 	}
+	s.deprecated = deprecations(cfg.Kinds.Kinds())
 	s.discovery = discovery.New(cfg.Kinds)
-	s.openapi = openapi.New(cfg.Kinds)
+	if err := s.newCustom(); err != nil {
+		return nil, err
+	}
+	s.openapi = openapi.New(s.custom)
 	s.streams = streams.New(streams.Config{Store: s.store, Kinds: cfg.Kinds, KubeletTLS: cfg.KubeletClientTLS, Log: cfg.Log})
 	if err := s.wire(); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.custom.Load(ctx)
+}
+
+// deprecations are the warnings of the kinds whose types say that they are deprecated.
+func deprecations(kinds []*api.Kind) map[*api.Kind]string {
+	out := map[*api.Kind]string{}
+	for _, k := range kinds {
+		obj := k.New()
+		obj.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
+		if text := deprecation.WarningMessage(obj); text != "" {
+			out[k] = text
+		}
+	}
+	return out
+}
+
+// newCustom makes the part that serves custom resources.
+func (s *Server) newCustom() (err error) {
+	self := &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+	s.custom, err = crd.New(crd.Config{Store: s.store, Kinds: s.kinds, Client: s.Local(self), Log: s.cfg.Log})
+	if err == nil {
+		s.run = append(s.run, s.custom.Run)
+	}
+	return err
 }
 
 // Local is the API as one user calls it in the process.

@@ -298,6 +298,16 @@ func TestUnknownFieldWarns(t *testing.T) {
 	}
 }
 
+func TestDeprecatedKindWarns(t *testing.T) {
+	f := start(t)
+	for path, want := range map[string]string{"/api/v1/endpoints": `299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"`,
+		"/api/v1/componentstatuses": `299 - "v1 ComponentStatus is deprecated in v1.19+"`, "/api/v1/pods": ""} {
+		if _, h, _ := f.do("GET", path, ""); h.Get("Warning") != want {
+			t.Errorf("%s warns %q, want %q", path, h.Get("Warning"), want)
+		}
+	}
+}
+
 func TestObjects(t *testing.T) {
 	f, ctx := start(t), t.Context()
 	c := f.client().CoreV1().ConfigMaps("default")

@@ -44,7 +44,7 @@ func (s *Server) wire() error {
 	}
 	chain := cfg.Admission
 	if chain == nil {
-		c := plugins.Default(plugins.Deps{Store: s.store, Kinds: s.kinds, Authorizer: s.authz})
+		c := plugins.Default(plugins.Deps{Store: s.store, Kinds: s.kinds, Authorizer: s.authz, Log: cfg.Log})
 		chain = &c
 	}
 	ext := cfg.Extensions
@@ -55,7 +55,7 @@ func (s *Server) wire() error {
 		}
 	}
 	s.rest = rest.New(rest.Config{Store: s.store, Kinds: s.kinds, Admission: *chain, Extensions: *ext,
-		MayCreate: s.mayCreate, Log: cfg.Log})
+		CustomTypes: s.custom.Types, MayCreate: s.mayCreate, Log: cfg.Log})
 	return nil
 }
 

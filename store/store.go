@@ -30,7 +30,8 @@ type Codec interface {
 type Store interface {
 	// Register names the codec for all keys under prefix (with its final slash). Keys under no registered prefix
 	// are kept in etcd but not decoded. Registering while running (a new CRD) decodes what is there before it
-	// returns. Unregister forgets them; etcd keeps its keys.
+	// returns. Registering a prefix again (a CRD whose schema changed) decodes all anew and ends its watches with
+	// ErrCompacted. Unregister forgets the entries; etcd keeps its keys.
 	Register(ctx context.Context, prefix string, c Codec) error
 	Unregister(prefix string)
 

@@ -1,12 +1,13 @@
 package apiextensions
 
 import (
-	"github.com/skiff-sh/skiff/api/core"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apimachinery/pkg/util/validation/field"
-	"slices"
+	"context"
 	"strings"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -18,6 +19,7 @@ var customResourceDefinition = &api.Kind{
 	New:         api.New[apiextensionsv1.CustomResourceDefinition], NewList: api.NewList[apiextensionsv1.CustomResourceDefinitionList],
 	Validate:       api.Check(validateCustomResourceDefinition),
 	ValidateUpdate: api.CheckUpdate(validateCustomResourceDefinitionUpdate),
+	ValidateStatus: api.CheckUpdate(validateCustomResourceDefinitionStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.CreatedColumn(),
@@ -55,98 +57,38 @@ func createCustomResourceDefinition(x *apiextensionsv1.CustomResourceDefinition)
 	defaultCustomResourceDefinition(x)
 }
 
+// internal is the form of a definition that upstream's rules are written for.
+func internal(x *apiextensionsv1.CustomResourceDefinition) (*apiextensions.CustomResourceDefinition, error) {
+	out := &apiextensions.CustomResourceDefinition{}
+	return out, apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(x, out, nil)
+}
+
 func validateCustomResourceDefinition(x *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
-	var errs field.ErrorList
-	s, path := &x.Spec, field.NewPath("spec")
-	if want := s.Names.Plural + "." + s.Group; x.Name != want {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), x.Name, "must be spec.names.plural+\".\"+spec.group"))
+	in, err := internal(x)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
 	}
-	if s.Group == "" {
-		errs = append(errs, field.Required(path.Child("group"), ""))
-	} else {
-		errs = append(errs, core.Subdomain(path.Child("group"), s.Group)...)
-		if !strings.Contains(s.Group, ".") {
-			errs = append(errs, field.Invalid(path.Child("group"), s.Group, "should be a domain with at least one dot"))
-		}
-	}
-	errs = append(errs, core.OneOf(path.Child("scope"), s.Scope, apiextensionsv1.ClusterScoped, apiextensionsv1.NamespaceScoped)...)
-	errs = append(errs, validateNames(path.Child("names"), &s.Names)...)
-	errs = append(errs, validateVersions(path.Child("versions"), s.Versions)...)
-	if s.PreserveUnknownFields {
-		errs = append(errs, field.Invalid(path.Child("preserveUnknownFields"), true, "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"))
-	}
-	if c := s.Conversion; c != nil {
-		errs = append(errs, core.OneOf(path.Child("conversion", "strategy"), c.Strategy, apiextensionsv1.NoneConverter, apiextensionsv1.WebhookConverter)...)
-		if c.Strategy == apiextensionsv1.WebhookConverter && (c.Webhook == nil || c.Webhook.ClientConfig == nil) {
-			errs = append(errs, field.Required(path.Child("conversion", "webhook", "clientConfig"), "required when strategy is set to Webhook"))
-		}
-	}
-	return errs
+	return validation.ValidateCustomResourceDefinition(context.Background(), in)
 }
 
 func validateCustomResourceDefinitionUpdate(x, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
-	errs := validateCustomResourceDefinition(x)
-	established := false
-	for _, c := range old.Status.Conditions {
-		established = established || c.Type == apiextensionsv1.Established && c.Status == apiextensionsv1.ConditionTrue
-	}
-	path := field.NewPath("spec")
-	if established {
-		errs = append(errs, core.Immutable(path.Child("scope"), x.Spec.Scope, old.Spec.Scope)...)
-		errs = append(errs, core.Immutable(path.Child("names", "kind"), x.Spec.Names.Kind, old.Spec.Names.Kind)...)
-	}
-	errs = append(errs, core.Immutable(path.Child("group"), x.Spec.Group, old.Spec.Group)...)
-	errs = append(errs, core.Immutable(path.Child("names", "plural"), x.Spec.Names.Plural, old.Spec.Names.Plural)...)
-	for i, name := range old.Status.StoredVersions {
-		if !slices.ContainsFunc(x.Spec.Versions, func(v apiextensionsv1.CustomResourceDefinitionVersion) bool { return v.Name == name }) {
-			errs = append(errs, field.Invalid(field.NewPath("status", "storedVersions").Index(i), name, "missing from spec.versions; "+name+" was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in "+name+" and removes "+name+" from status.storedVersions"))
-		}
-	}
-	return errs
+	return judged(x, old, func(x, old *apiextensions.CustomResourceDefinition) field.ErrorList {
+		return validation.ValidateCustomResourceDefinitionUpdate(context.Background(), x, old)
+	})
 }
 
-func validateNames(at *field.Path, n *apiextensionsv1.CustomResourceDefinitionNames) field.ErrorList {
-	var errs field.ErrorList
-	for name, v := range map[string]string{"plural": n.Plural, "singular": n.Singular, "kind": strings.ToLower(n.Kind), "listKind": strings.ToLower(n.ListKind)} {
-		if v == "" {
-			errs = append(errs, field.Required(at.Child(name), ""))
-			continue
-		}
-		errs = append(errs, core.Problems(at.Child(name), v, validation.IsDNS1035Label(v))...)
-	}
-	for i, s := range n.ShortNames {
-		errs = append(errs, core.Problems(at.Child("shortNames").Index(i), s, validation.IsDNS1035Label(s))...)
-	}
-	for i, s := range n.Categories {
-		errs = append(errs, core.Problems(at.Child("categories").Index(i), s, validation.IsDNS1035Label(s))...)
-	}
-	if n.Kind != "" && n.Kind == n.ListKind {
-		errs = append(errs, field.Invalid(at.Child("listKind"), n.ListKind, "kind and listKind may not be the same"))
-	}
-	return errs
+func validateCustomResourceDefinitionStatus(x, old *apiextensionsv1.CustomResourceDefinition) field.ErrorList {
+	return judged(x, old, validation.ValidateUpdateCustomResourceDefinitionStatus)
 }
 
-func validateVersions(at *field.Path, list []apiextensionsv1.CustomResourceDefinitionVersion) field.ErrorList {
-	if len(list) == 0 {
-		return field.ErrorList{field.Required(at, "must have exactly one version marked as storage version")}
+func judged(x, old *apiextensionsv1.CustomResourceDefinition, rules func(x, old *apiextensions.CustomResourceDefinition) field.ErrorList) field.ErrorList {
+	in, err := internal(x)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
 	}
-	var errs field.ErrorList
-	storage, seen := 0, map[string]bool{}
-	for i, v := range list {
-		errs = append(errs, core.Problems(at.Index(i).Child("name"), v.Name, validation.IsDNS1035Label(v.Name))...)
-		if seen[v.Name] {
-			errs = append(errs, field.Invalid(at, "", "must contain unique version names"))
-		}
-		seen[v.Name] = true
-		if v.Storage {
-			storage++
-		}
-		if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
-			errs = append(errs, field.Required(at.Index(i).Child("schema", "openAPIV3Schema"), "schemas are required"))
-		}
+	before, err := internal(old)
+	if err != nil {
+		return field.ErrorList{field.InternalError(nil, err)}
 	}
-	if storage != 1 {
-		errs = append(errs, field.Invalid(at, "", "must have exactly one version marked as storage version"))
-	}
-	return errs
+	return rules(in, before)
 }

@@ -3,6 +3,7 @@ package apps
 import (
 	"github.com/skiff-sh/skiff/api/core"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -16,6 +17,7 @@ var daemonSet = &api.Kind{
 	StoragePath: "daemonsets",
 	New:         api.New[appsv1.DaemonSet], NewList: api.NewList[appsv1.DaemonSetList],
 	Validate:       api.Check(validateDaemonSet),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), false, func(x *appsv1.DaemonSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateDaemonSetUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),

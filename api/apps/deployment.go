@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"github.com/skiff-sh/skiff/api/core"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -17,6 +18,7 @@ var deployment = &api.Kind{
 	StoragePath: "deployments",
 	New:         api.New[appsv1.Deployment], NewList: api.NewList[appsv1.DeploymentList],
 	Validate:       api.Check(validateDeployment),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *appsv1.Deployment) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateDeploymentUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),

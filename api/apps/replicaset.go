@@ -3,6 +3,7 @@ package apps
 import (
 	"github.com/skiff-sh/skiff/api/core"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strconv"
@@ -16,6 +17,7 @@ var replicaSet = &api.Kind{
 	StoragePath: "replicasets",
 	New:         api.New[appsv1.ReplicaSet], NewList: api.NewList[appsv1.ReplicaSetList],
 	Validate:       api.Check(validateReplicaSet),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateReplicaSetUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),

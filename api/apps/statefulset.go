@@ -18,6 +18,7 @@ var statefulSet = &api.Kind{
 	StoragePath: "statefulsets",
 	New:         api.New[appsv1.StatefulSet], NewList: api.NewList[appsv1.StatefulSetList],
 	Validate:       api.Check(validateStatefulSet),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), false, func(x *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateStatefulSetUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),

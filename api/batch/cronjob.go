@@ -5,6 +5,7 @@ import (
 	"github.com/robfig/cron/v3"
 	"github.com/skiff-sh/skiff/api/core"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strings"
@@ -19,6 +20,7 @@ var cronJob = &api.Kind{
 	StoragePath: "cronjobs",
 	New:         api.New[batchv1.CronJob], NewList: api.NewList[batchv1.CronJobList],
 	Validate:       api.Check(validateCronJob),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "jobTemplate", "spec", "template"), true, func(x *batchv1.CronJob) *corev1.PodTemplateSpec { return &x.Spec.JobTemplate.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(func(x, _ *batchv1.CronJob) field.ErrorList { return validateCronJob(x) }),
 	Columns: []api.Column{
 		api.NameColumn(),

@@ -24,6 +24,7 @@ var job = &api.Kind{
 	StoragePath: "jobs",
 	New:         api.New[batchv1.Job], NewList: api.NewList[batchv1.JobList],
 	Validate:       api.Check(validateJob),
+	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *batchv1.Job) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateJobUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),

@@ -17,6 +17,7 @@ var pod = &api.Kind{
 	Validate:       api.Check(validatePod),
 	ValidateUpdate: api.CheckUpdate(validatePodUpdate),
 	ValidateStatus: api.CheckUpdate(validatePodStatus),
+	Warnings:       podWarnings,
 	GracefulDelete: gracefulDeletePod,
 	FieldKeys: []string{"spec.hostNetwork", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
 		"spec.serviceAccountName", "status.nominatedNodeName", "status.phase", "status.podIP", "status.podIPs"},

@@ -13,6 +13,7 @@ var podTemplate = &api.Kind{
 	StoragePath: "podtemplates",
 	New:         api.New[corev1.PodTemplate], NewList: api.NewList[corev1.PodTemplateList],
 	Validate:       api.Check(validatePodTemplate),
+	Warnings:       TemplateWarnings(field.NewPath("template"), false, func(x *corev1.PodTemplate) *corev1.PodTemplateSpec { return &x.Template }),
 	ValidateUpdate: api.CheckUpdate(func(x, _ *corev1.PodTemplate) field.ErrorList { return validatePodTemplate(x) }),
 	Columns: []api.Column{
 		api.NameColumn(),

@@ -16,6 +16,7 @@ var replicationController = &api.Kind{
 	StoragePath: "controllers",
 	New:         api.New[corev1.ReplicationController], NewList: api.NewList[corev1.ReplicationControllerList],
 	Validate:       api.Check(validateReplicationController),
+	Warnings:       TemplateWarnings(field.NewPath("spec", "template"), true, func(x *corev1.ReplicationController) *corev1.PodTemplateSpec { return x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(func(x, _ *corev1.ReplicationController) field.ErrorList { return validateReplicationController(x) }),
 	Columns: []api.Column{
 		api.NameColumn(),

@@ -8,11 +8,13 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/manager"
 	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task/plugin"
 	"github.com/containerd/containerd/v2/pkg/shim"
 
+	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/podnet/cni"
 )
 
@@ -25,5 +27,6 @@ func main() {
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(12 << 20)
 	runtime.GOMAXPROCS(2)
+	time.AfterFunc(5*time.Second, lean.Trim) // once its containers run
 	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
 }

@@ -22,12 +22,16 @@ VmFlags: rd wr mr mw me
 Private_Dirty:         0 kB
 Anonymous:             0 kB
 VmFlags: rd mr mw me
+7f4e5fc00000-7f509fc00000 r--s 00000000 fe:00 97                /data/etcd/db
+Private_Dirty:         0 kB
+Anonymous:             0 kB
+VmFlags: rd mr me ms
 7ffc2d5e9000-7ffc2d60a000 rw-p 00000000 00:00 0                 [stack]
 VmFlags: rd wr mr mw me
 `
 
 func TestOnlyCleanPagesOfTheProgramGo(t *testing.T) {
-	want := []mapping{{0x400000, 0x2f83000}}
+	want := []mapping{{0x400000, 0x2f83000}, {0x7f4e5fc00000, 0x7f509fc00000}}
 	if got := clean([]byte(smaps), "/bin/skiff"); !slices.Equal(got, want) {
 		t.Errorf("got %x, want %x", got, want)
 	}

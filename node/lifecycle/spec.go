@@ -158,6 +158,11 @@ func (it *item) here(sandbox string) *Container {
 	return nil
 }
 
+// changed says that the newest container was made from another definition.
+func (it *item) changed() bool {
+	return it.cur != nil && it.cur.Hash != "" && it.cur.Hash != Hash(it.spec)
+}
+
 func (it *item) probes() Probes {
 	if it.cur != nil && it.mem.Probes.ID == it.cur.ID {
 		return it.mem.Probes

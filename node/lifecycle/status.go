@@ -86,8 +86,8 @@ func (s *stepper) phase() corev1.PodPhase {
 	var waiting, running, stopped, good, again int
 	for _, it := range s.mains {
 		switch {
-		case it.cur == nil || it.cur.State == Created:
-			if old := s.oldStatus(it); old != nil && old.ContainerID != "" {
+		case it.cur == nil || it.cur.State == Created || s.starting(it):
+			if old := s.oldStatus(it); old != nil && ran(old) {
 				stopped++
 				again++
 			} else {
@@ -120,6 +120,17 @@ func (s *stepper) phase() corev1.PodPhase {
 		return corev1.PodSucceeded
 	}
 	return corev1.PodFailed
+}
+
+// ran says that a container of this name has run before, whatever is left of it.
+func ran(st *corev1.ContainerStatus) bool {
+	return st.RestartCount > 0 || st.State.Running != nil || st.State.Terminated != nil || st.LastTerminationState.Terminated != nil
+}
+
+// starting says that the newest container runs but is not shown as running yet: its post-start hook has not ended.
+func (s *stepper) starting(it *item) bool {
+	a, busy := s.in.Busy["start/"+it.spec.Name]
+	return busy && a.Do == StartContainer && it.cur != nil && it.cur.State == Running
 }
 
 // initialized says that every init container has done its part.
@@ -210,7 +221,7 @@ func (s *stepper) containerStatus(it *item) corev1.ContainerStatus {
 	}
 	switch c.State {
 	case Running, Unknown:
-		if a, busy := s.in.Busy["start/"+it.spec.Name]; busy && a.Do == StartContainer && !s.out.Ending {
+		if s.starting(it) && !s.out.Ending {
 			st.State.Waiting = s.defaultWaiting(it)
 			return st
 		}
@@ -238,17 +249,13 @@ func (s *stepper) containerStatus(it *item) corev1.ContainerStatus {
 // see the old one until then, so that a change of image does not take a pod out of its services for a moment.
 func (s *stepper) swapping(it *item, old *corev1.ContainerStatus) bool {
 	c := it.cur
-	if s.out.Ending || s.sandbox == nil || c.SandboxID != s.sandbox.ID || c.State != Exited || c.Hash == "" || c.Hash == Hash(it.spec) {
+	if s.out.Ending || s.sandbox == nil || c.SandboxID != s.sandbox.ID || c.State != Exited || !it.changed() {
 		return false
 	}
 	if old == nil || old.State.Running == nil || old.ContainerID != RuntimePrefix+c.ID || it.class == initial || it.class == ephemeral {
 		return false
 	}
-	if it.mem.ImageTrouble != nil || it.mem.StartTrouble != nil {
-		return false
-	}
-	at, _ := it.mem.Restart.next(s.in.Now, c.FinishedAt)
-	return !s.in.Now.Before(at)
+	return it.mem.ImageTrouble == nil && it.mem.StartTrouble == nil
 }
 
 // RuntimePrefix goes before the IDs of containers in the API.
@@ -314,7 +321,7 @@ func (s *stepper) waiting(it *item) *corev1.ContainerStateWaiting {
 	if t := it.mem.StartTrouble; t != nil {
 		return &corev1.ContainerStateWaiting{Reason: t.Reason, Message: t.Message}
 	}
-	if c := it.cur; c != nil && c.State == Exited && it.mem.Restart.Delay > 0 && !s.busy("start/"+it.spec.Name) {
+	if c := it.cur; c != nil && c.State == Exited && it.mem.Restart.Delay > 0 && !it.changed() && !s.busy("start/"+it.spec.Name) {
 		if at, _ := it.mem.Restart.next(now, c.FinishedAt); now.Before(at) {
 			return &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff",
 				Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", shortDuration(it.mem.Restart.Delay.String()), it.spec.Name, s.podRef())}

@@ -246,7 +246,7 @@ func (s *stepper) judge(it *item, c *Container) {
 		again = ""
 	}
 	switch {
-	case c.Hash != "" && c.Hash != Hash(it.spec) && it.class != initial:
+	case it.changed() && it.class != initial:
 		s.stop(c, s.podGrace(), true, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
 	case s.in.ResizePending == nil && it.resizing() && it.restartsToResize():
 		s.stop(c, s.podGrace(), true, fmt.Sprintf("Container %s resize requires restart", c.Name))
@@ -264,7 +264,9 @@ func (s *stepper) start(it *item) {
 		return
 	}
 	back := it.mem.Restart
-	if c := it.cur; c != nil && c.State == Exited && c.SandboxID == s.sandbox.ID {
+	if it.changed() {
+		back = Backoff{} // what failed before was another container
+	} else if c := it.cur; c != nil && c.State == Exited && c.SandboxID == s.sandbox.ID {
 		at, after := it.mem.Restart.next(s.in.Now, c.FinishedAt)
 		if s.in.Now.Before(at) {
 			s.wake(at)

@@ -67,6 +67,11 @@ func Allocatable(h Host, maxPods int) corev1.ResourceList {
 func Node(in Input) corev1.NodeStatus {
 	st := *in.Old.DeepCopy()
 	st.Capacity, st.Allocatable = Capacity(in.Host, in.MaxPods), Allocatable(in.Host, in.MaxPods)
+	for name, n := range in.Old.Capacity { // extended resources are others' to set, and all for pods
+		if strings.Contains(string(name), "/") {
+			st.Capacity[name], st.Allocatable[name] = n, n
+		}
+	}
 	st.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: in.IP}, {Type: corev1.NodeHostName, Address: in.Name}}
 	st.DaemonEndpoints.KubeletEndpoint.Port = in.Port
 	st.NodeInfo = corev1.NodeSystemInfo{MachineID: in.Host.MachineID, SystemUUID: in.Host.SystemUUID, BootID: in.Host.BootID,

@@ -40,6 +40,14 @@ type Request struct {
 	DryRun      bool
 	// Warn adds a Warning header to the answer.
 	Warn func(text string)
+
+	// Requested is the row that the client spoke to, where that is another version of Kind; nil: Kind.
+	Requested *api.Kind
+	// Round counts how often the mutators have been asked before: 0, or 1 after one of them set Again because it
+	// changed what others had seen already. Memo is what a plugin keeps from one round to the next, by its name.
+	Round int
+	Again bool
+	Memo  map[string]any
 }
 
 // Plugin is one admission plugin, with upstream's name ("LimitRanger"). It is a Mutator, a Validator, or both.
@@ -64,8 +72,17 @@ type Validator interface {
 // Chain is the plugins in upstream's order.
 type Chain []Plugin
 
-// Admit asks all mutators.
+// Admit asks all mutators, once more if one of them wants that.
 func (c Chain) Admit(ctx context.Context, r *Request) error {
+	r.Round, r.Again = 0, false
+	if err := c.admit(ctx, r); err != nil || !r.Again {
+		return err
+	}
+	r.Round++
+	return c.admit(ctx, r)
+}
+
+func (c Chain) admit(ctx context.Context, r *Request) error {
 	for _, p := range c {
 		if m, ok := p.(Mutator); ok && p.Handles(r.Operation, r.Kind, r.Subresource) {
 			if err := m.Admit(ctx, r); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -68,8 +69,8 @@ var parsers = sync.OnceValue(func() (p [2][2]*serializerjson.Serializer) {
 // fieldValidation; with Warn (and by default) the fields that nobody knows are returned as warnings. Errors are
 // *errors.StatusError as upstream words them.
 func Decode(data []byte, format Format, want schema.GroupVersionKind, into runtime.Object, validation string) (warnings []string, err error) {
-	if u, ok := into.(*unstructured.Unstructured); ok {
-		return decodeUnstructured(data, format, want, u, validation)
+	if _, ok := into.(*unstructured.Unstructured); ok && format == FormatProtobuf {
+		return nil, UnsupportedMedia(TypeJSON, TypeYAML)
 	}
 	if format == FormatProtobuf || bytes.HasPrefix(data, magic) {
 		return nil, decodeProtobuf(data, want, into)
@@ -156,24 +157,35 @@ func decodeProtobuf(data []byte, want schema.GroupVersionKind, into runtime.Obje
 	return nil
 }
 
-func decodeUnstructured(data []byte, format Format, want schema.GroupVersionKind, into *unstructured.Unstructured, _ string) ([]string, error) {
-	if format == FormatProtobuf {
-		return nil, UnsupportedMedia(TypeJSON, TypeYAML)
+// DecodeRow is Decode for an object of a row. A custom resource's schema says which fields nobody knows.
+func DecodeRow(data []byte, format Format, k *api.Kind, into runtime.Object, validation string) (warnings []string, err error) {
+	obj, ok := into.(*unstructured.Unstructured)
+	if !ok || k.Prune == nil {
+		return Decode(data, format, k.GroupVersionKind(), into, validation)
 	}
-	if format == FormatYAML {
-		j, err := yaml.YAMLToJSON(data)
-		if err != nil {
-			return nil, decodeError(err, want, nil, data)
-		}
-		data = j
+	want := k.GroupVersionKind()
+	lenient := validation
+	if validation == metav1.FieldValidationStrict {
+		lenient = metav1.FieldValidationWarn // the schema may add to what is found
 	}
-	if err := into.UnmarshalJSON(data); err != nil {
-		return nil, decodeError(err, want, nil, data)
+	if warnings, err = Decode(data, format, want, into, lenient); err != nil {
+		return nil, err
 	}
-	if got := into.GroupVersionKind(); got != want {
-		return nil, mismatch(got, want)
+	unknown, err := k.Prune(obj, validation != metav1.FieldValidationIgnore)
+	if err != nil {
+		return nil, decodeError(err, want, &want, data)
 	}
-	return nil, nil
+	for _, path := range unknown {
+		warnings = append(warnings, fmt.Sprintf("unknown field %q", path))
+	}
+	if validation != metav1.FieldValidationStrict || len(warnings) == 0 {
+		return warnings, nil
+	}
+	errs := make([]error, len(warnings))
+	for i, text := range warnings {
+		errs[i] = errors.New(text)
+	}
+	return nil, decodeError(runtime.NewStrictDecodingError(errs), want, &want, data)
 }
 
 // DeleteOptions reads the optional body of a delete: DeleteOptions of any group.

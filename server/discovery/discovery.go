@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/codec"
@@ -67,12 +68,15 @@ func groupVersions(kinds []*api.Kind) []schema.GroupVersion {
 			out = append(out, gv)
 		}
 	}
-	// Within a group, newer versions come first.
-	slices.SortStableFunc(out, func(a, b schema.GroupVersion) int {
-		if a.Group != b.Group {
-			return 0
+	// Groups stay in the order of their first rows. Within a group, stable and newer versions come first.
+	rank := map[string]int{}
+	for _, gv := range out {
+		if _, ok := rank[gv.Group]; !ok {
+			rank[gv.Group] = len(rank)
 		}
-		return -cmp.Compare(a.Version, b.Version)
+	}
+	slices.SortStableFunc(out, func(a, b schema.GroupVersion) int {
+		return cmp.Or(cmp.Compare(rank[a.Group], rank[b.Group]), -version.CompareKubeAwareVersionStrings(a.Version, b.Version))
 	})
 	return out
 }

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/kube-openapi/pkg/handler3"
 
-	"github.com/skiff-sh/skiff/api"
 	docs "github.com/skiff-sh/skiff/api/openapi"
 )
 
@@ -33,13 +32,25 @@ const (
 
 // Documents serves everything below /openapi.
 type Documents struct {
-	mu    sync.Mutex
-	proto map[string][]byte // protobuf forms by path
-	etag2 string            // of /openapi/v2
+	custom Custom
+	mu     sync.Mutex
+	proto  map[string][]byte // protobuf forms by path
+	state  map[string]string // what they were made of
+	etag2  string            // of /openapi/v2 without custom resources
 }
 
-// New makes the documents of a table.
-func New(*api.Table) *Documents { return &Documents{proto: map[string][]byte{}} }
+// Custom is what the custom resources of the moment add to the documents.
+type Custom interface {
+	Paths() map[string]string // the version 3 paths and hashes
+	V3(path string) []byte    // the document of such a path; nil if there is none
+	// V2 puts them into the version 2 document; the fingerprint changes with them and is "" where there are none.
+	V2(base []byte) (doc []byte, fingerprint string)
+}
+
+// New makes the documents of the built-in kinds and of custom resources.
+func New(c Custom) *Documents {
+	return &Documents{custom: c, proto: map[string][]byte{}, state: map[string]string{}}
+}
 
 func (d *Documents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, "/openapi")
@@ -48,7 +59,7 @@ func (d *Documents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v2":
 		err = d.v2(w, r)
 	case path == "/v3" || path == "/v3/":
-		err = index(w, r)
+		err = d.index(w, r)
 	case strings.HasPrefix(path, "/v3/"):
 		err = d.v3(w, r, strings.TrimPrefix(path, "/v3/"))
 	default:
@@ -60,12 +71,15 @@ func (d *Documents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // index tells where each group-version's document is, with its hash, so that it may be cached for ever.
-func index(w http.ResponseWriter, r *http.Request) error {
+func (d *Documents) index(w http.ResponseWriter, r *http.Request) error {
 	type entry struct {
 		URL string `json:"serverRelativeURL"`
 	}
 	paths := map[string]entry{}
 	for p, hash := range docs.V3Paths() {
+		paths[p] = entry{"/openapi/v3/" + p + "?hash=" + hash}
+	}
+	for p, hash := range d.custom.Paths() {
 		paths[p] = entry{"/openapi/v3/" + p + "?hash=" + hash}
 	}
 	b, err := json.Marshal(map[string]any{"paths": paths})
@@ -78,6 +92,10 @@ func index(w http.ResponseWriter, r *http.Request) error {
 
 func (d *Documents) v3(w http.ResponseWriter, r *http.Request, path string) error {
 	hash, ok := docs.V3Paths()[path]
+	own := d.custom.V3(path)
+	if own != nil {
+		hash, ok = d.custom.Paths()[path], true
+	}
 	if !ok {
 		http.Error(w, "404 page not found", http.StatusNotFound)
 		return nil
@@ -91,8 +109,18 @@ func (d *Documents) v3(w http.ResponseWriter, r *http.Request, path string) erro
 		w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
 	}
 	_, gv, _ := strings.Cut(path, "/")
+	if own != nil {
+		if !accepts(r, v3Type) {
+			return send(w, r, jsonType, hash, own)
+		}
+		b, err := handler3.ToV3ProtoBinary(own)
+		if err != nil {
+			return err
+		}
+		return send(w, r, v3Type, hash, b)
+	}
 	if accepts(r, v3Type) {
-		b, err := d.made(path, func() ([]byte, error) {
+		b, err := d.made(path, "", func() ([]byte, error) {
 			j, err := docs.V3(gv)
 			if err != nil {
 				return nil, err
@@ -122,10 +150,14 @@ func (d *Documents) v2(w http.ResponseWriter, r *http.Request) error {
 	}
 	etag := d.etag2
 	d.mu.Unlock()
+	j, custom := d.custom.V2(j)
+	if custom != "" {
+		etag = etag[:96] + custom
+	}
 	if !accepts(r, v2Type) && !accepts(r, oldV2Type) {
 		return send(w, r, jsonType, etag, j)
 	}
-	b, err := d.made("v2", func() ([]byte, error) {
+	b, err := d.made("v2", custom, func() ([]byte, error) {
 		doc, err := openapiv2.ParseDocument(j)
 		if err != nil {
 			return nil, err
@@ -138,16 +170,16 @@ func (d *Documents) v2(w http.ResponseWriter, r *http.Request) error {
 	return send(w, r, v2Type, etag, b)
 }
 
-// made keeps what is dear to make. Two requests at once make it once.
-func (d *Documents) made(key string, f func() ([]byte, error)) ([]byte, error) {
+// made keeps what is dear to make, in its newest state. Two requests at once make it once.
+func (d *Documents) made(key, state string, f func() ([]byte, error)) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if b, ok := d.proto[key]; ok {
+	if b, ok := d.proto[key]; ok && d.state[key] == state {
 		return b, nil
 	}
 	b, err := f()
 	if err == nil {
-		d.proto[key] = b
+		d.proto[key], d.state[key] = b, state
 	}
 	return b, err
 }

@@ -118,7 +118,7 @@ func (r *REST) create(ctx context.Context, c creation) (*store.Entry, error) {
 // createOnce takes an object of the storage version through admission and validation into the store.
 func (r *REST) createOnce(ctx context.Context, k *api.Kind, obj api.Object, c creation) (*store.Entry, error) {
 	s := k.Storage()
-	ar := &admission.Request{Operation: admission.Create, Kind: s, Namespace: obj.GetNamespace(), Name: obj.GetName(),
+	ar := &admission.Request{Operation: admission.Create, Kind: s, Requested: k, Namespace: obj.GetNamespace(), Name: obj.GetName(),
 		Object: obj, Options: c.options, User: request.From(ctx).User, DryRun: c.dryRun,
 		Warn: func(t string) { Warn(ctx, t) }}
 	if err := r.Admission.Admit(ctx, ar); err != nil {

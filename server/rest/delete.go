@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -54,13 +56,16 @@ func (r *REST) deleteOnce(ctx context.Context, k *api.Kind, e *store.Entry, o *m
 		return nil, false, err
 	}
 	dryRun := len(o.DryRun) > 0
-	ar := &admission.Request{Operation: admission.Delete, Kind: s, Namespace: e.Object.GetNamespace(), Name: e.Object.GetName(),
+	ar := &admission.Request{Operation: admission.Delete, Kind: s, Requested: k, Namespace: e.Object.GetNamespace(), Name: e.Object.GetName(),
 		Old: e.Object, Options: o, User: request.From(ctx).User, DryRun: dryRun, Warn: func(t string) { Warn(ctx, t) }}
 	if err := r.Admission.Admit(ctx, ar); err != nil {
 		return nil, false, err
 	}
 	if err := r.Admission.Validate(ctx, ar); err != nil {
 		return nil, false, err
+	}
+	if _, ok := e.Object.(*batchv1.Job); ok && o.PropagationPolicy == nil && o.OrphanDependents == nil { //lint:ignore SA1019 old clients send it
+		Warn(ctx, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning")
 	}
 	obj, gone := markDeleted(s, e.Object, o, r.Now())
 	switch {
@@ -111,6 +116,9 @@ func markDeleted(k *api.Kind, old api.Object, o *metav1.DeleteOptions, now time.
 	obj = old.DeepCopyObject().(api.Object)
 	obj.SetResourceVersion("")
 	finalizersChanged := chooseFinalizers(obj, o)
+	if old.GetDeletionTimestamp() == nil {
+		holdDeleted(obj, now)
+	}
 	pending := len(pendingFinalizers(obj)) > 0
 
 	if at := old.GetDeletionTimestamp(); at != nil {
@@ -172,8 +180,11 @@ func chooseFinalizers(obj api.Object, o *metav1.DeleteOptions) (changed bool) {
 		case metav1.DeletePropagationForeground:
 			want = metav1.FinalizerDeleteDependents
 		}
-	default:
+	case !orphansByDefault(obj), slices.Contains(obj.GetFinalizers(), metav1.FinalizerOrphanDependents),
+		slices.Contains(obj.GetFinalizers(), metav1.FinalizerDeleteDependents):
 		return false // what the object already asks for stays
+	default:
+		want = metav1.FinalizerOrphanDependents
 	}
 	old := obj.GetFinalizers()
 	var out []string
@@ -187,6 +198,16 @@ func chooseFinalizers(obj api.Object, o *metav1.DeleteOptions) (changed bool) {
 	}
 	obj.SetFinalizers(out)
 	return !slices.Equal(old, out)
+}
+
+// orphansByDefault: the two kinds that are older than the garbage collector leave their pods behind, unless the delete
+// says otherwise.
+func orphansByDefault(obj api.Object) bool {
+	switch obj.(type) {
+	case *batchv1.Job, *corev1.ReplicationController:
+		return true
+	}
+	return false
 }
 
 // finished reports whether a deleted object waits for nothing any more.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -36,6 +38,22 @@ func pendingFinalizers(obj api.Object) []string {
 		}
 	}
 	return out
+}
+
+// holdDeleted keeps a definition until its objects are gone.
+func holdDeleted(obj api.Object, now time.Time) {
+	crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition)
+	if !ok {
+		return
+	}
+	if !slices.Contains(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer) {
+		crd.Finalizers = append(crd.Finalizers, apiextensionsv1.CustomResourceCleanupFinalizer)
+	}
+	crd.Status.Conditions = append(slices.DeleteFunc(crd.Status.Conditions, func(c apiextensionsv1.CustomResourceDefinitionCondition) bool {
+		return c.Type == apiextensionsv1.Terminating
+	}), apiextensionsv1.CustomResourceDefinitionCondition{Type: apiextensionsv1.Terminating, Status: apiextensionsv1.ConditionTrue,
+		LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)), Reason: "InstanceDeletionPending",
+		Message: "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"})
 }
 
 // markTerminating says in the status that an object has been deleted.
@@ -84,6 +102,13 @@ func prepareUpdate(ctx context.Context, k *api.Kind, obj, old api.Object) {
 	}
 	if s, ok := k.Subresource("status"); ok && s.Type == api.StatusSub {
 		copyStatus(obj, old)
+	}
+	if crd, ok := obj.(*apiextensionsv1.CustomResourceDefinition); ok {
+		for _, v := range crd.Spec.Versions {
+			if v.Storage && !slices.Contains(crd.Status.StoredVersions, v.Name) {
+				crd.Status.StoredVersions = append(slices.Clip(crd.Status.StoredVersions), v.Name)
+			}
+		}
 	}
 	if ns, ok := obj.(*corev1.Namespace); ok {
 		ns.Spec.Finalizers = old.(*corev1.Namespace).Spec.Finalizers

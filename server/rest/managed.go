@@ -42,12 +42,18 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 	switch {
 	case k.CRD:
 		make, types = managedfields.NewDefaultCRDFieldManager, managedfields.NewDeducedTypeConverter()
+		if r.CustomTypes != nil && gvk == k.GroupVersionKind() {
+			types = r.CustomTypes(k)
+		}
 	case gvk.Group == "apiextensions.k8s.io" || gvk.Group == "apiregistration.k8s.io" || gvk.Kind == "Scale":
 		types = managedfields.NewDeducedTypeConverter() // client-go has no schema of theirs
 	default:
 		types = applyconfigurations.NewTypeConverter(codec.Scheme())
 	}
 	hub := k.Storage().GroupVersion()
+	if k.CRD {
+		hub = k.GroupVersion() // the storage version need not be served
+	}
 	if gvk != k.GroupVersionKind() {
 		hub = gvk.GroupVersion()
 	}
@@ -74,7 +80,15 @@ func (r *REST) manage(k *api.Kind, sub string, old, obj api.Object, manager stri
 		return nil, err
 	}
 	if before, after, ok := differing(k, old, obj); ok {
-		obj.SetManagedFields(m.UpdateNoErrors(before, after, manager).(api.Object).GetManagedFields())
+		known, _ := r.shapes.LoadOrStore(managerKey{k: k, sub: sub}, &shapes{})
+		entries, ok, learn := known.(*shapes).remembered(before, after, manager)
+		if !ok {
+			entries = m.UpdateNoErrors(before, after, manager).(api.Object).GetManagedFields()
+			if learn != nil {
+				learn(entries)
+			}
+		}
+		obj.SetManagedFields(entries)
 		return obj, nil
 	}
 	return m.UpdateNoErrors(old, obj, manager).(api.Object), nil

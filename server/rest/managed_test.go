@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,13 @@ func TestManageIsUpstreams(t *testing.T) {
 		first api.Object
 		steps []step
 	}{
+		"event": {&corev1.Event{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Event"}, ObjectMeta: metav1.ObjectMeta{Namespace: "n"}}, []step{
+			{"", "scheduler", func(o api.Object) {
+				e := o.(*corev1.Event)
+				e.Reason, e.FirstTimestamp, e.EventTime = "Scheduled", metav1.Now(), metav1.NowMicro()
+			}},
+			{"", "scheduler", func(o api.Object) { o.(*corev1.Event).Count = 2; o.(*corev1.Event).LastTimestamp = metav1.Now() }},
+		}},
 		"pod": {testPod(), []step{
 			pod("", "kubectl", func(*corev1.Pod) {}),
 			pod("status", "agent", func(p *corev1.Pod) {
@@ -72,34 +80,56 @@ func TestManageIsUpstreams(t *testing.T) {
 			deployment("", "kubectl", func(d *appsv1.Deployment) { d.Spec.Template.Labels = map[string]string{"a": "b"} }),
 		}},
 	} {
-		k, _ := table.Of(c.first)
-		old := k.New()
-		old.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
-		obj := c.first
-		for i, s := range c.steps {
-			s.change(obj)
-			theirs, err := managedfields.NewDefaultFieldManager(applyconfigurations.NewTypeConverter(codec.Scheme()), conv, conv, conv,
-				k.GroupVersionKind(), k.GroupVersion(), s.sub, resetFields(k, s.sub))
-			if err != nil {
-				t.Fatal(err)
+		// Several objects of nearly the same shapes: what was learned of one must hold for the next.
+		for round := range 5 {
+			k, _ := table.Of(c.first)
+			old := k.New()
+			old.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
+			obj := c.first.DeepCopyObject().(api.Object)
+			obj.SetName(fmt.Sprint("object-", round))
+			for i, s := range c.steps {
+				s.change(obj)
+				if p, ok := obj.(*corev1.Pod); ok {
+					at := metav1.Unix(int64(1000*round), 0)
+					for j := range p.Status.Conditions {
+						p.Status.Conditions[j].LastTransitionTime = at
+						if round == 2 && j == 1 {
+							p.Status.Conditions[j].LastTransitionTime = metav1.Unix(5, 0)
+						}
+					}
+					if round >= 3 {
+						p.Spec.Containers[0].Name = "another"
+						p.Labels["round"] = fmt.Sprint(round)
+					}
+				}
+				theirs, err := managedfields.NewDefaultFieldManager(applyconfigurations.NewTypeConverter(codec.Scheme()), conv, conv, conv,
+					k.GroupVersionKind(), k.GroupVersion(), s.sub, resetFields(k, s.sub))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := theirs.UpdateNoErrors(old, obj.DeepCopyObject(), s.manager).(api.Object)
+				before := old.DeepCopyObject()
+				got, err := r.manage(k, s.sub, old, obj.DeepCopyObject().(api.Object), s.manager)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !apiequality.Semantic.DeepEqual(before, old) {
+					t.Fatalf("%s, round %d, step %d: the old object was changed", name, round, i)
+				}
+				if a, b := timeless(got), timeless(want); a != b {
+					t.Fatalf("%s, round %d, step %d:\n got %s\nwant %s", name, round, i, a, b)
+				}
+				got.SetManagedFields(want.GetManagedFields())
+				if !apiequality.Semantic.DeepEqual(got, want) {
+					t.Fatalf("%s, round %d, step %d: the object differs", name, round, i)
+				}
+				aged := got.GetManagedFields()
+				for j := range aged { // no two of the same age
+					aged[j].Time = &metav1.Time{Time: time.Date(2020, 1, 1, round, i, j, 0, time.UTC)}
+				}
+				got.SetManagedFields(aged)
+				old, obj = got, got.DeepCopyObject().(api.Object)
 			}
-			want := theirs.UpdateNoErrors(old, obj.DeepCopyObject(), s.manager).(api.Object)
-			before := old.DeepCopyObject()
-			got, err := r.manage(k, s.sub, old, obj.DeepCopyObject().(api.Object), s.manager)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !apiequality.Semantic.DeepEqual(before, old) {
-				t.Fatalf("%s, step %d: the old object was changed", name, i)
-			}
-			if a, b := timeless(got), timeless(want); a != b {
-				t.Fatalf("%s, step %d:\n got %s\nwant %s", name, i, a, b)
-			}
-			got.SetManagedFields(want.GetManagedFields())
-			if !apiequality.Semantic.DeepEqual(got, want) {
-				t.Fatalf("%s, step %d: the object differs", name, i)
-			}
-			old, obj = got, got.DeepCopyObject().(api.Object)
 		}
 	}
 }
@@ -109,10 +139,15 @@ type step struct {
 	change       func(api.Object)
 }
 
+// timeless is the managed fields without the present time.
 func timeless(o api.Object) string {
 	var out string
 	for _, e := range o.GetManagedFields() {
-		out += fmt.Sprintln(e.Manager, e.Operation, e.Subresource, e.APIVersion, e.FieldsV1)
+		when := "now"
+		if time.Since(e.Time.Time) > time.Hour {
+			when = e.Time.UTC().String()
+		}
+		out += fmt.Sprintln(e.Manager, e.Operation, e.Subresource, e.APIVersion, when, e.FieldsV1)
 	}
 	return out
 }

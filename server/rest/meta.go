@@ -74,9 +74,11 @@ func copyStatus(dst, src api.Object) {
 
 // sameOutsideStatus reports whether two objects differ in nothing but metadata and status, which is what
 // metadata.generation counts.
-func sameOutsideStatus(a, b api.Object) bool {
+//
+// status says that the kind has a status beside its spec; a custom resource without the subresource has none.
+func sameOutsideStatus(a, b api.Object, status bool) bool {
 	if u, ok := a.(*unstructured.Unstructured); ok {
-		return sameMaps(u.Object, b.(*unstructured.Unstructured).Object)
+		return sameMaps(u.Object, b.(*unstructured.Unstructured).Object, status)
 	}
 	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
 	for i := range va.NumField() {
@@ -91,11 +93,11 @@ func sameOutsideStatus(a, b api.Object) bool {
 	return true
 }
 
-func sameMaps(a, b map[string]any) bool {
+func sameMaps(a, b map[string]any, status bool) bool {
 	strip := func(m map[string]any) map[string]any {
 		out := map[string]any{}
 		for k, v := range m {
-			if k != "metadata" && k != "status" && k != "apiVersion" && k != "kind" {
+			if k != "metadata" && (k != "status" || !status) && k != "apiVersion" && k != "kind" {
 				out[k] = v
 			}
 		}

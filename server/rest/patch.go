@@ -55,6 +55,7 @@ func (r *REST) Patch(ctx context.Context, k *api.Kind, namespace, name, sub stri
 
 // patcher applies one patch, parsed once, to JSON or to a tree.
 type patcher struct {
+	k          *api.Kind // nil for what is no row (scale)
 	t          types.PatchType
 	data       []byte
 	ops        jsonpatch.Patch
@@ -64,7 +65,7 @@ type patcher struct {
 }
 
 func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) (*patcher, error) {
-	p := &patcher{t: t, data: data, validation: validation}
+	p := &patcher{k: k, t: t, data: data, validation: validation}
 	var err error
 	switch t {
 	case types.JSONPatchType:
@@ -181,7 +182,13 @@ func (p *patcher) whole(ctx context.Context, old, out runtime.Object, gvk schema
 
 // decode reads the patched document. Unknown fields are judged as the request's fieldValidation says.
 func (p *patcher) decode(ctx context.Context, data []byte, out runtime.Object, gvk schema.GroupVersionKind) error {
-	warnings, err := codec.Decode(data, codec.FormatJSON, gvk, out, p.validation)
+	var warnings []string
+	var err error
+	if p.k != nil {
+		warnings, err = codec.DecodeRow(data, codec.FormatJSON, p.k, out, p.validation)
+	} else {
+		warnings, err = codec.Decode(data, codec.FormatJSON, gvk, out, p.validation)
+	}
 	if err != nil {
 		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
 			field.Invalid(field.NewPath("patch"), string(p.data), statusMessage(err))})

@@ -12,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
@@ -19,12 +20,14 @@ import (
 	"github.com/skiff-sh/skiff/store"
 )
 
-// Config is what the verbs need. All but MayCreate and Now are required.
+// Config is what the verbs need. All but CustomTypes, MayCreate and Now are required.
 type Config struct {
 	Store     store.Store
 	Kinds     *api.Table
 	Admission admission.Chain
 	Extensions
+	// CustomTypes gives the type converter of a custom resource's row; nil makes one up from the objects.
+	CustomTypes func(k *api.Kind) managedfields.TypeConverter
 	// MayCreate is asked when an update or apply is about to create its object; nil allows it.
 	MayCreate func(ctx context.Context, k *api.Kind, namespace, name string) error
 	Now       func() time.Time // nil: time.Now
@@ -35,6 +38,7 @@ type Config struct {
 type REST struct {
 	Config
 	managers sync.Map // managerKey to *managedfields.FieldManager
+	shapes   sync.Map // managerKey without gvk to *shapes
 }
 
 // New makes the verbs and adds the core group's own actions (binding, eviction) to the extensions.

@@ -44,7 +44,7 @@ func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
 			case q.Field == "metadata.name", q.Field == "metadata.namespace" && k.Namespaced:
 			case slices.Contains(k.FieldKeys, q.Field):
 				s.values = true
-			case len(k.FieldKeys) > 0:
+			case len(k.FieldKeys) > 0 || k.CRD:
 				return s, apierrors.NewBadRequest("field label not supported: " + q.Field)
 			default:
 				return s, apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", q.Field))

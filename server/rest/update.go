@@ -164,7 +164,7 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	old = e.Object
-	ar := &admission.Request{Operation: admission.Update, Kind: s, Subresource: w.sub, Namespace: w.namespace, Name: w.name,
+	ar := &admission.Request{Operation: admission.Update, Kind: s, Requested: k, Subresource: w.sub, Namespace: w.namespace, Name: w.name,
 		Object: obj, Old: old, Options: w.options, User: request.From(ctx).User, DryRun: w.dryRun,
 		Warn: func(t string) { Warn(ctx, t) }}
 	if err := r.Admission.Admit(ctx, ar); err != nil {
@@ -174,7 +174,7 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 	if w.sub == "" {
 		prepareUpdate(ctx, s, obj, old)
 	}
-	if s.HasGeneration && !sameOutsideStatus(obj, old) {
+	if _, status := s.Subresource("status"); s.HasGeneration && !sameOutsideStatus(obj, old, status) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	done := func(bool) {}

@@ -18,15 +18,14 @@ import (
 	"github.com/skiff-sh/skiff/store"
 )
 
-// Register names the codec for all keys under prefix and reads what is there.
+// Register names the codec for all keys under prefix and reads what is there. If the prefix has a codec already, the entries
+// are swapped at once and its watches end with ErrCompacted.
 func (s *Store) Register(ctx context.Context, prefix string, c store.Codec) error {
 	s.feeding.Lock()
 	defer s.feeding.Unlock()
 	st := s.state.Load()
-	if _, ok := st.prefixes[prefix]; ok {
-		return fmt.Errorf("the prefix %s is already registered", prefix)
-	}
-	if _, ok := st.place(prefix); ok || len(prefix) < 2 || prefix[len(prefix)-1] != '/' {
+	before, again := st.prefixes[prefix]
+	if _, ok := st.place(prefix); ok && !again || len(prefix) < 2 || prefix[len(prefix)-1] != '/' {
 		return fmt.Errorf("the prefix %s does not end in a slash or is inside another", prefix)
 	}
 	k := &kind{prefix: prefix, codec: c, history: newHistory(st.rev)}
@@ -35,6 +34,13 @@ func (s *Store) Register(ctx context.Context, prefix string, c store.Codec) erro
 		return fmt.Errorf("read %s: %w", prefix, err)
 	}
 	next := *st
+	if again {
+		next.kinds, next.trees = slices.Clone(st.kinds), slices.Clone(st.trees)
+		next.kinds[before], next.trees[before] = k, k.work.Clone()
+		s.publish(&next)
+		st.kinds[before].history.close(store.ErrCompacted)
+		return nil
+	}
 	next.prefixes = make(map[string]int, len(st.prefixes)+1)
 	for p, i := range st.prefixes {
 		next.prefixes[p] = i

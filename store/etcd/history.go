@@ -48,7 +48,19 @@ func (h *history) add(e *store.Event, size int, now time.Time) {
 	defer h.mu.Unlock()
 	h.events = append(h.events, recorded{e, size, now})
 	h.bytes += size
-	for h.first < len(h.events)-1 {
+	h.trim(now, 1)
+}
+
+// age drops the events that are too old, also where no new ones come.
+func (h *history) age(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trim(now, 0)
+}
+
+// trim drops events beyond the bounds, but keeps the last few.
+func (h *history) trim(now time.Time, keep int) {
+	for h.first < len(h.events)-keep {
 		old := h.events[h.first]
 		if len(h.events)-h.first <= maxEvents && h.bytes <= maxEventBytes && now.Sub(old.at) <= maxEventAge {
 			break
@@ -58,7 +70,10 @@ func (h *history) add(e *store.Event, size int, now time.Time) {
 		h.events[h.first] = recorded{}
 		h.first++
 	}
-	if h.first > 64 && h.first > len(h.events)/2 {
+	switch live := len(h.events) - h.first; {
+	case h.first > 64 && cap(h.events) > 1024 && live < cap(h.events)/4:
+		h.events, h.first = append(make([]recorded, 0, 2*live), h.events[h.first:]...), 0
+	case h.first > 64 && h.first > live:
 		n := copy(h.events, h.events[h.first:])
 		clear(h.events[n:])
 		h.events, h.first = h.events[:n], 0

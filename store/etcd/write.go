@@ -185,7 +185,12 @@ func (s *Store) compactEvery(ctx context.Context, interval time.Duration) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case now := <-t.C:
+			for _, k := range s.state.Load().kinds {
+				if k != nil {
+					k.history.age(now)
+				}
+			}
 		}
 		if last > compacted {
 			if err := s.Compact(ctx, last); err != nil {

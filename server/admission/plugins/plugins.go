@@ -10,6 +10,7 @@ package plugins
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
+	"github.com/skiff-sh/skiff/server/admission/policy"
+	"github.com/skiff-sh/skiff/server/admission/webhook"
 	"github.com/skiff-sh/skiff/store"
 )
 
@@ -42,9 +45,11 @@ type Deps struct {
 	Rules RuleLister
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
+	// Log hears of webhooks that failed and are ignored; nil: nobody does.
+	Log *slog.Logger
 }
 
-// Default is the chain in upstream's order. Webhooks and admission policies are not in it.
+// Default is the chain in upstream's order.
 func Default(d Deps) admission.Chain {
 	if d.Now == nil {
 		d.Now = time.Now
@@ -75,7 +80,10 @@ func Default(d Deps) admission.Chain {
 	if d.Rules != nil {
 		c = append(c, &escalation{d.Rules, d.Authorizer})
 	}
-	return append(c, &resourceQuota{st: d.Store, now: d.Now})
+	hooks := webhook.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer, Log: d.Log}
+	policies := policy.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer}
+	return append(c, webhook.Expressions{}, policy.Expressions{}, policy.NewMutating(policies), webhook.NewMutating(hooks),
+		policy.NewValidating(policies), webhook.NewValidating(hooks), &resourceQuota{st: d.Store, now: d.Now})
 }
 
 // is reports whether the row is the given resource, in whatever version.
