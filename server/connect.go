@@ -33,6 +33,7 @@ func (s *Server) connect(x *exchange, sub *api.Subresource) error {
 		if err != nil {
 			return err
 		}
+		fillOptions(options, x.r.URL.Query())
 	}
 	if sub.Name != "log" {
 		if _, err := s.rest.Connect(x.r.Context(), i.Kind, i.Namespace, name, sub.Name, options); err != nil {

@@ -31,6 +31,9 @@ import (
 // fakeKubelet serves a node's API: logs that tell their own address, and an exec that echoes its input.
 func fakeKubelet(t *testing.T) *httptest.Server {
 	mux := http.NewServeMux()
+	mux.HandleFunc("/containerLogs/default/early/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "c is waiting to start", http.StatusBadRequest)
+	})
 	mux.HandleFunc("/containerLogs/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s?%s", r.URL.Path, r.URL.RawQuery) })
 	mux.HandleFunc("/exec/", func(w http.ResponseWriter, r *http.Request) {
 		opts, err := streamingrc.NewOptions(r)
@@ -40,6 +43,11 @@ func fakeKubelet(t *testing.T) *httptest.Server {
 		}
 		streamingrc.ServeExec(w, r, echo{}, "p", "u", "c", r.URL.Query()["command"], opts, time.Minute, time.Minute, streamingrc.SupportedStreamingProtocols)
 	})
+	mux.HandleFunc("/page", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, `<a href="/elsewhere">link</a>`)
+	})
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/page", http.StatusFound) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "node %s", r.URL) })
 	s := httptest.NewTLSServer(mux)
 	t.Cleanup(s.Close)
@@ -77,11 +85,21 @@ func TestStreams(t *testing.T) {
 	if code != 200 || string(b) != "/containerLogs/default/p/c?tailLines=3" {
 		t.Errorf("log: %d %s", code, b)
 	}
+	f.must(201, "POST", pods, `{"metadata":{"name":"early"},"spec":{"nodeName":"n","containers":[{"name":"c","image":"i"}]}}`)
+	if got := f.must(400, "GET", pods+"/early/log", ""); got["message"] != "c is waiting to start" || got["reason"] != "BadRequest" {
+		t.Errorf("log that the node has not: %v", got)
+	}
 	if got := f.must(400, "GET", pods+"/p/log?container=x", ""); got["message"] != "container x is not valid for pod p" {
 		t.Errorf("log of a wrong container: %v", got)
 	}
 	if code, _, b = f.do("GET", "/api/v1/nodes/n/proxy/stats/summary?a=b", ""); code != 200 || string(b) != "node /stats/summary?a=b" {
 		t.Errorf("node proxy: %d %s", code, b)
+	}
+	const proxy = "/api/v1/nodes/n/proxy"
+	for _, path := range []string{"/page", "/moved"} { // the client follows redirects, which must stay below the proxy
+		if code, _, b = f.do("GET", proxy+path, ""); code != 200 || string(b) != `<a href="`+proxy+`/elsewhere">link</a>` {
+			t.Errorf("links of a proxied page %s: %d %s", path, code, b)
+		}
 	}
 	if got := f.must(400, "POST", pods+"/p/exec?command=x&stdout=true", ""); !strings.Contains(got["message"].(string), "Upgrade request required") {
 		t.Errorf("exec without an upgrade: %v", got)

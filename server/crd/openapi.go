@@ -100,7 +100,11 @@ func (p publication) addTypeMeta(s *spec.Schema) {
 }
 
 func (p publication) refTo(name, description string) *spec.Schema {
-	return spec.RefSchema(p.ref(name)).WithDescription(description)
+	if p.v2 || p.bare {
+		return spec.RefSchema(p.ref(name)).WithDescription(description)
+	}
+	// A reference has no words of its own in version 3.
+	return (&spec.Schema{SchemaProps: spec.SchemaProps{AllOf: []spec.Schema{*spec.RefSchema(p.ref(name))}}}).WithDescription(description)
 }
 
 // addEmbedded gives objects inside the object (x-kubernetes-embedded-resource) their metadata.

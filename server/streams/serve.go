@@ -121,7 +121,7 @@ func (s *Streams) log(w http.ResponseWriter, r *http.Request, i *request.Info, f
 	if wsstream.IsWebSocketRequest(r) {
 		return s.logOverWebSocket(w, r, node)
 	}
-	s.forward(w, r, node, s.kubelet, fail)
+	s.forward(w, r, node, s.kubelet, "", refusedLog, fail)
 	return nil
 }
 
@@ -136,12 +136,27 @@ func (s *Streams) logOverWebSocket(w http.ResponseWriter, r *http.Request, node 
 		return apierrors.NewInternalError(fmt.Errorf("error dialing backend: %w", err))
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 2<<10)) // what cannot be read of the message is left out
-		return apierrors.NewGenericServerResponse(resp.StatusCode, "get", corev1.Resource("pods/log"), "", string(b), 0, true)
+	if err := refusedLog(resp); err != nil {
+		return err
 	}
 	_ = wsstream.NewReader(resp.Body, true, wsstream.NewDefaultReaderProtocols()).Copy(w, r) // fails only when the client is gone
 	return nil
+}
+
+// refusedLog makes an API error of a node's answer that is no log: the node says in plain text why there is none.
+func refusedLog(resp *http.Response) error {
+	if resp.StatusCode < http.StatusBadRequest {
+		return nil
+	}
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 2<<10)) // what cannot be read of the message is left out
+	text := strings.TrimSpace(string(b))
+	switch resp.StatusCode {
+	case http.StatusBadRequest:
+		return apierrors.NewBadRequest(text)
+	case http.StatusInternalServerError:
+		return apierrors.NewInternalError(errors.New(text))
+	}
+	return apierrors.NewGenericServerResponse(resp.StatusCode, "get", corev1.Resource("pods/log"), "", text, 0, true)
 }
 
 func (s *Streams) exec(w http.ResponseWriter, r *http.Request, i *request.Info, fail func(error)) error {
@@ -242,7 +257,7 @@ func (s *Streams) proxy(w http.ResponseWriter, r *http.Request, i *request.Info,
 		i.Rest = "/"
 	}
 	target.Path, target.RawQuery = i.Rest, r.URL.RawQuery
-	s.forwardBelow(w, r, target, rt, prefix, fail)
+	s.forward(w, r, target, rt, prefix, func(*http.Response) error { return nil }, fail)
 	return nil
 }
 
@@ -251,29 +266,24 @@ func splitNode(id string) (scheme, name, port string, ok bool) {
 	return "", PodOf(id), "", true
 }
 
-func (s *Streams) forward(w http.ResponseWriter, r *http.Request, target *url.URL, rt http.RoundTripper, fail func(error)) {
-	s.forwardBelow(w, r, target, rt, "", fail)
-}
-
-// forwardBelow passes a request on. Redirects of the other side are moved below prefix.
-func (s *Streams) forwardBelow(w http.ResponseWriter, r *http.Request, target *url.URL, rt http.RoundTripper, prefix string, fail func(error)) {
+// forward passes a request on. Below a prefix, the other side's redirects and the links of its pages are moved there.
+// check may turn an answer into an error.
+func (s *Streams) forward(w http.ResponseWriter, r *http.Request, target *url.URL, rt http.RoundTripper, prefix string,
+	check func(*http.Response) error, fail func(error)) {
+	if prefix != "" {
+		rt = &utilproxy.Transport{PathPrepend: prefix, RoundTripper: rt}
+	}
 	p := &httputil.ReverseProxy{Transport: rt, FlushInterval: -1,
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			pr.Out.URL = target
 			pr.Out.Host = target.Host
 			pr.SetXForwarded()
-			if prefix != "" {
-				pr.Out.Header.Set("X-Forwarded-Uri", r.URL.Path)
-			}
 			pr.Out.Header.Del("Authorization")
 		},
 		ModifyResponse: func(res *http.Response) error {
 			res.Header.Del("Audit-Id")
 			res.Header.Del("Cache-Control")
-			if prefix != "" {
-				moveLocation(res, target, prefix)
-			}
-			return nil
+			return check(res)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil {
@@ -293,19 +303,4 @@ func (s *Streams) forwardBelow(w http.ResponseWriter, r *http.Request, target *u
 		ErrorLog: nil,
 	}
 	p.ServeHTTP(w, r)
-}
-
-// moveLocation keeps a redirect on the same host below the proxy's path.
-func moveLocation(res *http.Response, target *url.URL, prefix string) {
-	loc := res.Header.Get("Location")
-	if loc == "" {
-		return
-	}
-	u, err := url.Parse(loc)
-	if err != nil || u.Host != "" && u.Host != target.Host {
-		return
-	}
-	u = (&url.URL{Path: target.Path}).ResolveReference(&url.URL{Path: u.Path, RawQuery: u.RawQuery, Fragment: u.Fragment})
-	u.Path = prefix + u.Path
-	res.Header.Set("Location", u.String())
 }

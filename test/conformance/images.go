@@ -194,8 +194,10 @@ func (k *kit) tools() image.Spec {
 		}
 	}
 	files = append(files, system()...)
-	// What Debian's scripts would set up.
+	// What Debian's scripts would set up. Busybox must not be the shell: Debian's runs its own nc and so on, whatever
+	// is on the path, and drops variables whose names are not identifiers.
 	files = append(files,
+		image.File{Link: "bash", Dest: "/usr/bin/sh"},
 		image.File{Link: "nc.openbsd", Dest: "/usr/bin/nc"},
 		image.File{Link: "xtables-nft-multi", Dest: "/usr/sbin/iptables"},
 		image.File{Link: "xtables-nft-multi", Dest: "/usr/sbin/ip6tables"},

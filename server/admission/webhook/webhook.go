@@ -1,8 +1,8 @@
 // Package webhook asks the admission webhooks that MutatingWebhookConfiguration and ValidatingWebhookConfiguration
 // objects name.
 //
-// Invariant: configurations are compiled once per revision; a request that no webhook is about costs a look at the
-// cache and no allocation. Webhooks are never asked about webhook configurations and admission policies. Only
+// Invariant: configurations are compiled once per revision; where there are none, a request costs a look at the
+// cache. Webhooks are never asked about webhook configurations and admission policies. Only
 // server/admission/plugins imports webhook.
 package webhook
 
