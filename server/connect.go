@@ -19,7 +19,8 @@ func (s *Server) connect(x *exchange, sub *api.Subresource) error {
 	if i.Rest != "" && sub.Name != "proxy" {
 		return x.notFound()
 	}
-	if !slices.Contains(sub.Verbs, i.Verb) {
+	// A proxy passes OPTIONS on too, though discovery has no verb for it.
+	if !slices.Contains(sub.Verbs, i.Verb) && (sub.Name != "proxy" || x.r.Method != http.MethodOptions) {
 		return notAllowed(i.Kind.GroupResource(), i.Verb)
 	}
 	name := i.Name

@@ -96,6 +96,19 @@ func TestStreams(t *testing.T) {
 		t.Errorf("node proxy: %d %s", code, b)
 	}
 	const proxy = "/api/v1/nodes/n/proxy"
+	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+		if code, _, b = f.do(method, proxy+"/x", ""); code != 200 || string(b) != "node /x" {
+			t.Errorf("%s through a proxy: %d %s", method, code, b)
+		}
+	}
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		req := httptest.NewRequest(method, proxy+"?a=b", nil)
+		req.Header.Set("Authorization", "Bearer root-token")
+		rec := httptest.NewRecorder()
+		if srv.Handler().ServeHTTP(rec, req); rec.Code != http.StatusMovedPermanently || rec.Header().Get("Location") != proxy+"/?a=b" {
+			t.Errorf("%s of a proxy's own path: %d to %q", method, rec.Code, rec.Header().Get("Location"))
+		}
+	}
 	for _, path := range []string{"/page", "/moved"} { // the client follows redirects, which must stay below the proxy
 		if code, _, b = f.do("GET", proxy+path, ""); code != 200 || string(b) != `<a href="`+proxy+`/elsewhere">link</a>` {
 			t.Errorf("links of a proxied page %s: %d %s", path, code, b)

@@ -248,7 +248,7 @@ func (s *Streams) proxy(w http.ResponseWriter, r *http.Request, i *request.Info,
 	prefix := strings.TrimSuffix(strings.TrimSuffix(r.URL.Path, i.Rest), "/")
 	if i.Rest == "" {
 		// A page's relative links need the final slash.
-		if r.Method == http.MethodGet && r.Header.Get("Upgrade") == "" && !strings.HasSuffix(r.URL.Path, "/") {
+		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == "" && !strings.HasSuffix(r.URL.Path, "/") {
 			to := *r.URL
 			to.Path += "/"
 			http.Redirect(w, r, to.String(), http.StatusMovedPermanently)

@@ -59,7 +59,7 @@ type hook struct {
 
 // settings is what both kinds of webhooks have.
 type settings struct {
-	config, kind      string
+	config            string
 	index             int
 	name              string
 	client            regv1.WebhookClientConfig
