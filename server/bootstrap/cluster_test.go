@@ -153,10 +153,10 @@ func TestCluster(t *testing.T) {
 		{"/api/v1/namespaces/default/secrets", token, 403},
 		{"/api/v1/namespaces/kube-system/pods", token, 403},
 		{"/api/v1/namespaces/default/pods", "wrong", 401},
-		{"/api/v1/namespaces/default/pods", "", 403},
+		{"/api/v1/namespaces/default/pods", "", 401},
 		{"/version", "", 200},
 		{"/apis", "ann", 200},
-		{"/apis", "", 403},
+		{"/apis", "", 401},
 		{"/healthz", "", 200},
 		{"/openid/v1/jwks", token, 200},
 	} {
