@@ -87,7 +87,6 @@ type Event struct {
 	Entry *Entry
 	// Prev is the state before the change; nil for a creation.
 	Prev *Entry
-	enc  encodings
 }
 
 // EventType is what happened to a key.
@@ -98,12 +97,6 @@ const (
 	Updated
 	Deleted
 )
-
-// Encoded returns the event's bytes in one representation, made by build the first time that anybody asks.
-// Concurrent callers may build twice; one result wins.
-func (e *Event) Encoded(r Representation, build func() ([]byte, error)) ([]byte, error) {
-	return e.enc.get(r, build)
-}
 
 // Entry is one object at one revision.
 type Entry struct {
@@ -134,7 +127,6 @@ type Representation int
 const (
 	JSON Representation = iota
 	Protobuf
-	TableRow // the row's cells and PartialObjectMetadata, as JSON
 	Metadata // PartialObjectMetadata, as JSON
 	representations
 )
