@@ -19,28 +19,40 @@ import (
 )
 
 const (
-	settled = 5 * time.Second // after which a start is over
-	every   = time.Minute     // between two looks
-	growth  = 16 << 20        // bytes that must have come in since the last time to make it worth it
+	every  = 10 * time.Second // between two looks
+	growth = 16 << 20         // bytes that must have come in since the last time to make it worth it
+	// busy is the share of a core from which on a process has something to do. Trimming it then would cost more than it
+	// gives: what goes comes back at once, and the level that it leaves says nothing about the next quiet time.
+	busy = 0.03
 )
 
-// Run trims the process after its start and whenever it has grown since, until ctx ends.
+// Run trims the process after its start and after each burst of work that made it grow, once it is quiet, until ctx ends.
 func Run(ctx context.Context) {
-	wait, after := settled, int64(0)
+	look := time.NewTicker(every)
+	defer look.Stop()
+	level, spent := int64(0), processorTime()
 	for {
-		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return
-		case <-t.C:
+		case <-look.C:
 		}
-		if resident() >= after+growth {
+		before := spent
+		spent = processorTime()
+		if spent-before < time.Duration(busy*float64(every)) && resident() >= level+growth {
 			Trim()
-			after = resident()
+			level, spent = resident(), processorTime()
 		}
-		wait = every
 	}
+}
+
+// processorTime is what the process has used, user and system.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // Trim collects the garbage and gives free memory back, and lets go of the pages of files that are mapped: package
