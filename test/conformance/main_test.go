@@ -14,7 +14,7 @@ func TestSuiteArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := suiteArgs(c, "http://127.0.0.1:1", "/o/results")
+	args := suiteArgs(c, "/o/results")
 	suite := slices.Index(args, "/o/bin/e2e.test")
 	if suite < 0 || args[suite+1] != "--" {
 		t.Fatalf("arguments %q", args)

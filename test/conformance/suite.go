@@ -8,14 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -23,25 +20,13 @@ import (
 // stopGrace is how long an interrupted suite has to tear down its namespaces and write its report.
 const stopGrace = 2 * time.Minute
 
-// runSuite runs the chosen specs and brings the record and the page up to date: after each spec from the suite's
-// progress messages, which may be lost, and at the end from its report, which may be missing when it was killed.
+// runSuite runs the chosen specs and brings the record and the page up to date: after each spec from what the suite
+// prints, and at the end from its report, which knows more but is missing when the suite was killed.
 func runSuite(ctx context.Context, c config) error {
 	book, err := openBook(c)
 	if err != nil {
 		return err
 	}
-	progress, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: book, ReadHeaderTimeout: 10 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(progress) }()
-	defer func() {
-		server.Close()
-		<-served
-	}()
-
 	results := filepath.Join(c.out, "results")
 	if err := os.RemoveAll(results); err != nil {
 		return err
@@ -52,7 +37,7 @@ func runSuite(ctx context.Context, c config) error {
 	report := filepath.Join(results, "report.json")
 	logFile := filepath.Join(results, "suite.log")
 	say("running the suite; its full output is in %s", logFile)
-	suiteErr := execSuite(ctx, c, "http://"+progress.Addr().String(), results, logFile)
+	suiteErr := execSuite(ctx, c, book, results, logFile)
 
 	err = book.finish(report)
 	if printErr := printSummary(os.Stdout, logFile); printErr != nil {
@@ -62,9 +47,9 @@ func runSuite(ctx context.Context, c config) error {
 }
 
 // suiteArgs is the command line of ginkgo: its own flags, the suite, and the suite's flags.
-func suiteArgs(c config, progressURL, results string) []string {
+func suiteArgs(c config, results string) []string {
 	args := []string{
-		"run", "--no-color", fmt.Sprintf("--procs=%d", c.procs), "--timeout=" + c.timeout.String(),
+		"run", "-v", "--no-color", fmt.Sprintf("--procs=%d", c.procs), "--timeout=" + c.timeout.String(),
 		"--output-dir=" + results, "--json-report=report.json", "--junit-report=junit.xml", "--keep-going",
 	}
 	for flag, value := range map[string]string{"focus": c.focus, "skip": c.skip, "label-filter": c.labels} {
@@ -77,7 +62,6 @@ func suiteArgs(c config, progressURL, results string) []string {
 		"--kubeconfig="+c.kubeconfig,
 		"--kubectl-path="+filepath.Join(c.out, "bin", "kubectl"),
 		"--provider=skeleton",
-		"--progress-report-url="+progressURL,
 		"--disable-log-dump",
 		"--dump-logs-on-failure=false",
 		"--node-schedulable-timeout=2m",
@@ -85,13 +69,14 @@ func suiteArgs(c config, progressURL, results string) []string {
 	)
 }
 
-func execSuite(ctx context.Context, c config, progressURL, results, logFile string) error {
-	out, err := os.Create(logFile)
+func execSuite(ctx context.Context, c config, b *book, results, logFile string) error {
+	log, err := os.Create(logFile)
 	if err != nil {
 		return err
 	}
-	defer out.Close()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.out, "bin", "ginkgo"), suiteArgs(c, progressURL, results)...)
+	defer log.Close()
+	out := &transcript{log: log, finished: b.finished}
+	cmd := exec.CommandContext(ctx, filepath.Join(c.out, "bin", "ginkgo"), suiteArgs(c, results)...)
 	cmd.Dir = results
 	cmd.Stdout, cmd.Stderr = out, out
 	// A group of its own, so that a ^C at the terminal reaches the suite once, from here.
@@ -112,14 +97,13 @@ func execSuite(ctx context.Context, c config, progressURL, results, logFile stri
 	return err
 }
 
-// book keeps the record while the suite runs. It serves the suite's progress messages.
+// book keeps the record while the suite runs.
 type book struct {
 	recordFile, pageFile string
 	command              string // of this run
 	screen               io.Writer
 	now                  func() time.Time
 
-	mu     sync.Mutex
 	record *record
 	done   int
 }
@@ -149,26 +133,11 @@ func (b *book) set(s spec) {
 	b.record.Date, b.record.Command = b.now().UTC().Format(time.DateOnly), b.command
 }
 
-// maxMessage bounds a progress message, in bytes: it lists all failures so far.
-const maxMessage = 4 << 20
-
-// ServeHTTP takes a progress message, {"msg":"PASSED name"}.
-func (b *book) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var message struct{ Msg string }
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxMessage)).Decode(&message); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	verb, name, _ := strings.Cut(message.Msg, " ")
-	o, ok := map[string]outcome{"PASSED": passed, "FAILED": failed}[verb]
-	if !ok || !strings.HasPrefix(name, "[") { // "Test Suite starting", or set-up that is no spec
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// finished records a spec at once, so that a run that is cut off has not been for nothing.
+func (b *book) finished(s spec) {
 	b.done++
-	fmt.Fprintf(b.screen, "%s %4d  %-6s  %s\n", b.now().Format(time.TimeOnly), b.done, o, name)
-	b.set(spec{Name: name, Outcome: o})
+	fmt.Fprintf(b.screen, "%s %4d  %-7s  %6.1f s  %s\n", b.now().Format(time.TimeOnly), b.done, s.Outcome, s.Seconds, s.Name)
+	b.set(s)
 	if err := b.record.write(b.recordFile); err != nil {
 		fmt.Fprintln(b.screen, "conformance:", err)
 	}
@@ -176,11 +145,9 @@ func (b *book) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // finish takes everything from the suite's report, if there is one, and renders the page.
 func (b *book) finish(report string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	err := b.takeReport(report)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.New("the suite left no report; its log says why. What it told before is recorded")
+		err = errors.New("the suite left no report; its log says why. What it printed before is recorded")
 	}
 	return errors.Join(err, b.record.write(b.recordFile), replaceFile(b.pageFile, []byte(b.record.page())))
 }
