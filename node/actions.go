@@ -193,8 +193,22 @@ func (a *Agent) createSandbox(ctx context.Context, pod *corev1.Pod, attempt int)
 	if err := os.MkdirAll(a.volumes.PodDir(string(pod.UID)), 0o750); err != nil {
 		return err
 	}
+	ctx, cancel := whole(ctx)
+	defer cancel()
 	_, err = a.runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	return err
+}
+
+// startLimit bounds a call that starts a process, as upstream bounds calls of the runtime.
+const startLimit = 2 * time.Minute
+
+// whole is a context for a call that must not be broken off in the middle: the runtime then forgets a process that it has just
+// started. It does not start one for a pod that is going already.
+func whole(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 }
 
 func (a *Agent) sandboxConfig(ctx context.Context, pod *corev1.Pod, attempt int) (*runtimeapi.PodSandboxConfig, string, error) {
@@ -287,7 +301,10 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		return trouble(reasonCreate, cri.Message(err), configRetry)
 	}
 	a.event(pod, c.Name, corev1.EventTypeNormal, "Created", "Container created")
-	if _, err := a.runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId}); err != nil {
+	sctx, cancel := whole(ctx)
+	_, err = a.runtime.StartContainer(sctx, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId})
+	cancel()
+	if err != nil {
 		return trouble(reasonRun, cri.Message(err), 0)
 	}
 	a.event(pod, c.Name, corev1.EventTypeNormal, "Started", "Container started")

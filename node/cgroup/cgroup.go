@@ -166,13 +166,16 @@ func write(dir, file, value string) error {
 	return fmt.Errorf("cgroup: %w", err)
 }
 
-// Remove takes a pod's group away in every hierarchy. Groups with processes in them make it fail.
+// Remove takes a pod's group away in every hierarchy. A group with processes in it makes it fail, but not again: they are
+// killed, for the runtime knows nothing of them (it leaves a container's first process behind when a start fails
+// halfway), and the kernel lets go of the group a moment after they end.
 func (t *Tree) Remove(uid string) error {
-	var errs []error
 	for _, q := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
-		errs = append(errs, t.removeGroup(strings.TrimPrefix(t.Parent(uid, q), "/")))
+		if err := t.removeGroup(strings.TrimPrefix(t.Parent(uid, q), "/")); err != nil {
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func (t *Tree) removeGroup(group string) error {
@@ -189,11 +192,13 @@ func (t *Tree) removeGroup(group string) error {
 			}
 		}
 	}
-	var errs []error
+	var failed error // the first: the others have the same cause
 	for _, b := range bases {
-		errs = append(errs, removeTree(filepath.Join(b, group)))
+		if err := removeTree(filepath.Join(b, group)); err != nil && failed == nil {
+			failed = err
+		}
 	}
-	return errors.Join(errs...)
+	return failed
 }
 
 // removeTree removes a group and those below it, which only rmdir can.
@@ -212,8 +217,30 @@ func removeTree(dir string) error {
 			}
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+	err = unix.Rmdir(dir)
+	if errors.Is(err, unix.EBUSY) {
+		err = errors.Join(err, killAll(dir))
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cgroup: remove %s: %w", dir, err)
+	}
+	return nil
+}
+
+// killAll kills the processes in one group, not in those below it.
+func killAll(dir string) error {
+	list, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return err
+	}
+	for _, word := range strings.Fields(string(list)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil || pid <= 1 { // 0: a process of another pid namespace
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %d: %w", pid, err)
+		}
 	}
 	return nil
 }
