@@ -49,6 +49,7 @@ bench: ## Go benchmarks, in processor time and bytes for each operation
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 conformance: build ## upstream's suite against the running cluster: make conformance FOCUS='\[sig-node\].*Secrets'
+	@./hack/install gcc make bzip2 libc6-dev
 	cd test/conformance && $(GO) run . -focus '$(FOCUS)'
 
 generate: ## the OpenAPI documents, from the types

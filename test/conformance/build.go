@@ -53,6 +53,9 @@ func buildPrograms(ctx context.Context, out string) error {
 			return err
 		}
 	}
+	if err := buildBusybox(ctx, out); err != nil {
+		return err
+	}
 	const pauseSource = "../../cmd/skiff-pause"
 	pause, err := hashFiles(filepath.Join(pauseSource, "main.go"))
 	if err != nil {

@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
 // packages are the Debian packages, besides those that they need, that the images' tools come from.
 var packages = []string{
-	"base-files", "bash", "bind9-dnsutils", "bind9-host", "busybox-static", "conntrack", "coreutils", "curl", "iperf",
+	"base-files", "bash", "bind9-dnsutils", "bind9-host", "conntrack", "coreutils", "curl", "iperf",
 	"iproute2", "iptables", "libc-bin", "netcat-openbsd", "nginx-light", "perl", "stress", "util-linux",
 }
 
@@ -92,13 +90,4 @@ func mergedUsr(root string) error {
 		}
 	}
 	return nil
-}
-
-// busyboxApplets asks busybox for its commands.
-func busyboxApplets(ctx context.Context, root string) ([]string, error) {
-	list, err := exec.CommandContext(ctx, filepath.Join(root, "bin/busybox"), "--list").Output()
-	if err != nil {
-		return nil, fmt.Errorf("busybox: %w", err)
-	}
-	return slices.DeleteFunc(strings.Fields(string(list)), func(name string) bool { return name == "busybox" }), nil
 }

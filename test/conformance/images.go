@@ -45,7 +45,7 @@ func buildImages(ctx context.Context, out string) ([]packed, error) {
 	if kit.source, err = upstreamSource(ctx); err != nil {
 		return nil, err
 	}
-	if kit.applets, err = busyboxApplets(ctx, root); err != nil {
+	if kit.applets, err = busyboxApplets(ctx, kit.bin); err != nil {
 		return nil, err
 	}
 	tools := filepath.Join(dir, "tools.tar")
@@ -187,15 +187,15 @@ func system() []image.File {
 
 // tools is the base of most images: the Debian packages, with busybox for every command that they lack.
 func (k *kit) tools() image.Spec {
-	files := []image.File{{Source: k.root, Dest: "/"}}
+	files := []image.File{{Source: k.root, Dest: "/"}, {Source: k.program("busybox"), Dest: "/usr/bin/busybox"}}
 	for _, name := range k.applets {
 		if !exists(filepath.Join(k.root, "usr/bin", name)) && !exists(filepath.Join(k.root, "usr/sbin", name)) {
 			files = append(files, image.File{Link: "/bin/busybox", Dest: "/usr/bin/" + name})
 		}
 	}
 	files = append(files, system()...)
-	// What Debian's scripts would set up. Busybox must not be the shell: Debian's runs its own nc and so on, whatever
-	// is on the path, and drops variables whose names are not identifiers.
+	// What Debian's scripts would set up. Busybox must not be the shell: it would run its own nc and so on, whatever is on
+	// the path.
 	files = append(files,
 		image.File{Link: "bash", Dest: "/usr/bin/sh"},
 		image.File{Link: "nc.openbsd", Dest: "/usr/bin/nc"},
@@ -279,33 +279,11 @@ func (k *kit) agnhost() recipe {
 }
 
 func (k *kit) busybox() recipe {
-	files := append(system(), image.File{Source: filepath.Join(k.root, "bin/busybox"), Dest: "/bin/busybox"})
-	// Debian's busybox has a shell that drops variables whose names are not identifiers, such as "data-1"; the suite
-	// expects to see them. Bash keeps them.
-	files = append(files, image.File{Source: filepath.Join(k.root, "usr/bin/bash"), Dest: "/bin/sh"})
-	files = append(files, libraries(k.root, "libc.so.6", "libtinfo.so.6")...)
+	files := append(system(), image.File{Source: k.program("busybox"), Dest: "/bin/busybox"})
 	for _, name := range k.applets {
-		if name != "sh" {
-			files = append(files, image.File{Link: "busybox", Dest: "/bin/" + name})
-		}
+		files = append(files, image.File{Link: "busybox", Dest: "/bin/" + name})
 	}
 	return recipe{scratch: true, Spec: image.Spec{Files: files, Cmd: []string{"sh"}}}
-}
-
-// libraries are shared libraries, with the loader where programs of any architecture look for it.
-func libraries(root string, names ...string) []image.File {
-	var out []image.File
-	for _, name := range append(names, "ld-linux-*.so.*") {
-		found, _ := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu*", name)) // fails only for a bad pattern
-		for _, f := range found {
-			base := filepath.Base(f)
-			out = append(out, image.File{Source: f, Dest: "/lib/" + base})
-			if strings.HasPrefix(base, "ld-") {
-				out = append(out, image.File{Source: f, Dest: "/lib64/" + base})
-			}
-		}
-	}
-	return out
 }
 
 const nginxConfig = `user www-data;
