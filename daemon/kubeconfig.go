@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -40,10 +42,10 @@ func nodeLeaf(node string) pki.Leaf {
 }
 
 func (c *Config) kubeconfig(server, name string, leaf pki.Leaf) ([]byte, error) {
-	if _, err := os.Stat(filepath.Join(c.PKIDir(), authorityName+".crt")); err != nil {
+	ca, err := pki.Load(c.PKIDir(), authorityName)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the cluster has no certificates yet (%w); start it with \"skiff up\"", err)
 	}
-	ca, err := pki.Open(c.PKIDir(), authorityName)
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +77,13 @@ func (c *Config) AdminClient() (client.Interface, error) {
 	return client.NewHTTP(client.HTTPConfig{Server: c.URL(), TLS: t, UserAgent: "skiff"})
 }
 
+// adminTLS reads what the server has written at its start; it makes nothing itself, for it may run beside that start.
 func (c *Config) adminTLS() (*tls.Config, error) {
-	ca, err := pki.Open(c.PKIDir(), authorityName)
+	ca, err := pki.Load(c.PKIDir(), authorityName)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := ca.Keep(c.PKIDir(), adminName, adminLeaf)
+	cert, err := tls.LoadX509KeyPair(filepath.Join(c.PKIDir(), adminName+".crt"), filepath.Join(c.PKIDir(), adminName+".key"))
 	if err != nil {
 		return nil, err
 	}

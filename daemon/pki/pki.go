@@ -37,13 +37,20 @@ type Authority struct {
 	key  crypto.Signer
 }
 
-// Open reads the authority NAME.crt, NAME.key under dir, and makes it the first time.
+// Open reads the authority NAME.crt, NAME.key under dir, and makes it the first time. Only the process that serves the
+// cluster may: two that make it at once would trust different ones.
 func Open(dir, name string) (*Authority, error) {
+	a, err := Load(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return create(dir, name, filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+	}
+	return a, err
+}
+
+// Load reads an authority that Open made; the error wraps fs.ErrNotExist before that.
+func Load(dir, name string) (*Authority, error) {
 	certFile, keyFile := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	certPEM, err := os.ReadFile(certFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return create(dir, name, certFile, keyFile)
-	}
 	if err != nil {
 		return nil, err
 	}
