@@ -7,6 +7,7 @@ GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
 ASSETS   := node/runtime/assets
 PACKAGES := runc iproute2 nftables busybox-static ca-certificates
 FOCUS    ?= \[Conformance\]
+PROCS    ?= 4
 
 .PHONY: up down build test unit stories lint bench conformance generate tools examples clean help
 
@@ -50,7 +51,7 @@ bench: ## Go benchmarks, in processor time and bytes for each operation
 
 conformance: build ## upstream's suite against the running cluster: make conformance FOCUS='\[sig-node\].*Secrets'
 	@./hack/install gcc make bzip2 libc6-dev
-	cd test/conformance && $(GO) run . -focus '$(FOCUS)'
+	cd test/conformance && $(GO) run . -procs $(PROCS) -focus '$(FOCUS)'
 
 generate: ## the OpenAPI documents, from the types
 	$(GO) generate ./api/...
