@@ -2,7 +2,8 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS  := -s -w -X github.com/skiff-sh/skiff/internal/version.Build=$(VERSION)
+LDFLAGS  := -s -w -X github.com/skiff-sh/skiff/internal/version.Build=$(VERSION) \
+	-X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36
 GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
 ASSETS   := node/runtime/assets
 PACKAGES := runc iproute2 nftables busybox-static ca-certificates

@@ -14,12 +14,13 @@ import (
 const module = "github.com/skiff-sh/skiff"
 
 // direction says which folders may import which; a folder stands for all below it. What is not listed may import
-// nothing of this module but api, image and internal. docs/ARCHITECTURE.md shows the same as a picture.
+// nothing of this module but api, image and internal. ctl may import the scheduler's core, which is pure, to explain its
+// decisions without asking the scheduler's process. docs/ARCHITECTURE.md shows the same as a picture.
 const direction = `
 cmd/skiff: daemon ctl node/runtime
 cmd/skiff-shim: podnet/cni
 cmd/skiff-pause:
-ctl: daemon client image node/runtime
+ctl: daemon client image node/runtime scheduler/core
 daemon: server controllers scheduler node proxy podnet dns store store/etcd client reconcile
 server: store
 controllers: reconcile client

@@ -6,20 +6,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// metaDocs describes the fields of metadata; read-only.
+var metaDocs = metav1.ObjectMeta{}.SwaggerDoc()
+
 // NameColumn is every table's first column.
 func NameColumn() Column {
 	return Column{Name: "Name", Type: "string", Format: "name",
-		Description: "Name must be unique within a namespace.", Cell: func(o Object) any { return o.GetName() }}
+		Description: metaDocs["name"], Cell: func(o Object) any { return o.GetName() }}
 }
 
 // AgeColumn shows the time since the object was created.
 func AgeColumn() Column {
-	return Column{Name: "Age", Type: "string", Age: true, Description: "The time since the object was created."}
+	return Column{Name: "Age", Type: "string", Age: true, Description: metaDocs["creationTimestamp"]}
 }
 
 // CreatedColumn shows the time of creation itself, for kinds that upstream prints so.
 func CreatedColumn() Column {
-	return Column{Name: "Created At", Type: "date", Description: "The time at which the object was created.",
+	return Column{Name: "Created At", Type: "date", Description: metaDocs["creationTimestamp"],
 		Cell: func(o Object) any { return o.GetCreationTimestamp().UTC().Format(time.RFC3339) }}
 }
 
@@ -39,6 +42,9 @@ func SinceCol[T Object](name string, since func(T) metav1.Time) Column {
 	return Column{Name: name, Type: "string", Description: name, Age: true,
 		Since: func(o Object) metav1.Time { return since(o.(T)) }}
 }
+
+// Described is the column with a longer description than its name.
+func (c Column) Described(text string) Column { c.Description = text; return c }
 
 // Wide is the column shown with -o wide only.
 func (c Column) Wide() Column { c.Priority = 1; return c }

@@ -48,6 +48,12 @@ type Kind struct {
 	Hub     *Kind
 	ToHub   func(Object) (Object, error)
 	FromHub func(Object) (Object, error)
+	// Ready does the slow part of FromHub for objects of the store, all of them in one go: a custom resource's webhook
+	// may have to convert them. Nil where there is none.
+	Ready func(ctx context.Context, stored []Object) error
+	// Outdated reports whether a stored object was written in another version than is written now, so that a write which
+	// changes nothing else is still done. Nil: never.
+	Outdated func(stored Object) bool
 
 	// Default fills in what the user left out. It is called on every decoded object, stored ones too,
 	// may change its argument and must be idempotent.
@@ -95,6 +101,11 @@ type Kind struct {
 	// UnconditionalUpdate lets an update without a resourceVersion overwrite.
 	UnconditionalUpdate bool
 
+	// Deprecated is the warning that every answer carries, if any.
+	Deprecated string
+	// Closed is why no objects of the kind can be created now; empty if they can.
+	Closed string
+
 	// CRD is set on rows that a CustomResourceDefinition made: their objects are *unstructured.Unstructured.
 	CRD bool
 }
@@ -126,6 +137,11 @@ const (
 
 // ScaleMapping is how autoscaling/v1 Scale reads and writes one kind.
 type ScaleMapping struct {
+	// Path is the field of the wanted replicas; nil is spec.replicas. Check says why an object has no scale; nil is that
+	// every object has one.
+	Path  []string
+	Check func(Object) error
+
 	Get func(Object) (spec int32, status int32, selector string)
 	Set func(obj Object, replicas int32) // obj is the caller's own copy
 }

@@ -119,6 +119,13 @@ func (c *Cache[T]) WaitFor(ctx context.Context, resourceVersion string) error {
 	return c.m.waitUntil(ctx, func() bool { return c.m.filled && c.m.rev >= rev })
 }
 
+// Dropped reports whether the cache was given up: it stays as it is. Asking for it again makes a new one.
+func (c *Cache[T]) Dropped() bool {
+	c.m.mu.RLock()
+	defer c.m.mu.RUnlock()
+	return c.m.dropped
+}
+
 // Synced reports whether the cache has been filled.
 func (c *Cache[T]) Synced() bool {
 	c.m.mu.RLock()

@@ -102,6 +102,16 @@ func (cs *Caches) Drop(k *api.Kind) {
 	}
 }
 
+// forget drops the cache of a kind that is no longer served.
+func (cs *Caches) forget(key mirrorKey, m *mirror) {
+	cs.mu.Lock()
+	if cs.mirrors[key] == m {
+		delete(cs.mirrors, key)
+	}
+	cs.mu.Unlock()
+	m.drop()
+}
+
 // WaitForWrite waits until every cache that shows the object of a successful write includes it. Caches of other kinds
 // and selectors are not waited for.
 func (cs *Caches) WaitForWrite(ctx context.Context, k *api.Kind, written api.Object) error {
@@ -176,6 +186,7 @@ func (cs *Caches) mirror(k *api.Kind, sel []Selector) *mirror {
 	m, ok := cs.mirrors[key]
 	if !ok {
 		m = newMirror(cs.client, k, s, cs.log)
+		m.gone = func() { cs.forget(key, m) }
 		cs.mirrors[key] = m
 		if cs.running != nil && cs.running.Err() == nil {
 			cs.start(m)

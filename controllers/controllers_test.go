@@ -31,6 +31,7 @@ import (
 	"github.com/skiff-sh/skiff/client/clienttest"
 	"github.com/skiff-sh/skiff/controllers"
 	"github.com/skiff-sh/skiff/controllers/daemonset"
+	"github.com/skiff-sh/skiff/controllers/pods"
 	"github.com/skiff-sh/skiff/reconcile"
 )
 
@@ -46,9 +47,18 @@ type cluster struct {
 	closed atomic.Bool
 	// watch is called after every change of a pod.
 	watch func()
+	// wrap stands between the controllers and the API; nil: nothing does.
+	wrap func(client.Interface) client.Interface
+	only func(name string) bool // which controllers run; nil: all
 }
 
 func inCluster(t *testing.T, f func(c *cluster), objects ...api.Object) {
+	t.Helper()
+	inClusterOf(t, nil, f, objects...)
+}
+
+// inClusterOf is inCluster with something set before the controllers start.
+func inClusterOf(t *testing.T, set func(c *cluster), f func(c *cluster), objects ...api.Object) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -65,12 +75,19 @@ func inCluster(t *testing.T, f func(c *cluster), objects ...api.Object) {
 			err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: corev1.NamespaceTerminatingCause})
 			return err
 		}
+		if set != nil {
+			set(c)
+		}
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
 		caches := client.NewCaches(c.API, log)
-		deps := func(name string) reconcile.Deps {
-			return reconcile.NewDeps(name, c.API, caches, clock.RealClock{}, log)
+		acting := client.Interface(c.API)
+		if c.wrap != nil {
+			acting = c.wrap(acting)
 		}
-		all := controllers.All(deps, controllers.Config{RootCA: []byte("ca"), NodeGracePeriod: 1000 * time.Hour})
+		deps := func(name string) reconcile.Deps {
+			return reconcile.NewDeps(name, acting, caches, clock.RealClock{}, log)
+		}
+		all := controllers.All(deps, controllers.Config{Only: c.only, RootCA: []byte("ca"), NodeGracePeriod: 1000 * time.Hour})
 		done := make(chan error, 3)
 		go func() { done <- caches.Run(ctx) }()
 		go func() { done <- reconcile.Run(ctx, log, all...) }()
@@ -141,6 +158,11 @@ func (c *cluster) step(namespace, name string, n int) {
 		return
 	}
 	if p.DeletionTimestamp != nil {
+		if p.Spec.NodeName != "" && !pods.Finished(p) { // its containers were stopped
+			next := p.DeepCopy()
+			next.Status.Phase = corev1.PodFailed
+			_, _ = client.UpdateStatus(c.ctx, c.API, next)
+		}
 		_ = c.API.Delete(c.ctx, client.KindOf[*corev1.Pod](), namespace, name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
 		return
 	}
@@ -399,7 +421,9 @@ func TestRecreateEndsOldPodsFirst(t *testing.T) {
 		c.watched(func() {
 			images := map[string]bool{}
 			for _, p := range list[*corev1.Pod](c) {
-				images[p.Spec.Containers[0].Image] = true
+				if !pods.Finished(p) { // one that has ended, and is not gone yet, runs nothing
+					images[p.Spec.Containers[0].Image] = true
+				}
 			}
 			mixed = mixed || len(images) > 1
 		})

@@ -6,6 +6,7 @@ package ctl
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -67,8 +68,8 @@ larger one, or any single component.`,
 	}
 	root.PersistentFlags().StringVar(&in.name, "name", name, "the instance, when there are several on this machine (or SKIFF_NAME)")
 	root.PersistentFlags().StringVar(&in.dataDir, "data-dir", "", "the instance's data folder (default /var/lib/NAME)")
-	root.AddCommand(upCommand(in), downCommand(in), statusCommand(in), logsCommand(in), serverCommand(in), agentCommand(in),
-		kubeconfigCommand(in), kubectlCommand(in), imageCommand(in), versionCommand())
+	root.AddCommand(upCommand(in), downCommand(in), statusCommand(in), logsCommand(in), serverCommand(in), agentCommand(in), inviteCommand(in),
+		explainCommand(in), kubeconfigCommand(in), kubectlCommand(in), imageCommand(in), versionCommand())
 	root.TraverseChildren = true // so that flags may stand before "kubectl", which takes all that follow it
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
@@ -79,6 +80,27 @@ func versionCommand() *cobra.Command {
 		Use: "version", Short: "Print the version of this binary and of the API that it serves", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintf(cmd.OutOrStdout(), "skiff %s\nKubernetes API %s\n", version.Build, version.Kubernetes)
+		},
+	}
+}
+
+func inviteCommand(in *instance) *cobra.Command {
+	return &cobra.Command{
+		Use: "invite", Short: "Print what another server joins this cluster with; keep it secret", Args: cobra.NoArgs,
+		Example: `  skiff invite > join.json          # on a server that runs
+  skiff server --join join.json     # on the machine of another`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := in.load()
+			if err != nil {
+				return err
+			}
+			i, err := cfg.Invite()
+			if err != nil {
+				return err
+			}
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(i)
 		},
 	}
 }

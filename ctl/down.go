@@ -37,6 +37,9 @@ func downCommand(in *instance) *cobra.Command {
 		if os.Geteuid() != 0 {
 			return errors.New("only root can stop the cluster: run \"sudo skiff down\"")
 		}
+		if err := stopNeighbours(cmd.Context(), cfg, purge); err != nil {
+			return err
+		}
 		if pid, ok := cfg.Running(); ok {
 			if err := stop(cmd.Context(), cfg, pid); err != nil {
 				return err

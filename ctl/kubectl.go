@@ -36,6 +36,13 @@ func Kubectl(name string, args []string) error {
 			return err
 		}
 	}
+	PlainKubectl(args)
+	return nil
+}
+
+// PlainKubectl is upstream's command line as it is: it knows no instance. It returns the exit code of a success, and ends
+// the process otherwise.
+func PlainKubectl(args []string) int {
 	// kubectl looks into os.Args by itself, for plug-ins and help texts.
 	os.Args = append([]string{"kubectl"}, args...)
 	k := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
@@ -47,5 +54,5 @@ func Kubectl(name string, args []string) error {
 	if err := cli.RunNoErrOutput(k); err != nil {
 		util.CheckErr(err) // words the error as kubectl does, and exits
 	}
-	return nil
+	return 0
 }

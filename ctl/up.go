@@ -23,7 +23,8 @@ import (
 // configFlags adds the flags that make a daemon.Config. What is not given comes from the instance's last start.
 func configFlags(f *pflag.FlagSet) func(in *instance) (*daemon.Config, error) {
 	c := &daemon.Config{}
-	var nodeIP, podCIDR, serviceCIDR string
+	var nodeIP, podCIDR, serviceCIDR, join string
+	var etcdPorts []int
 	f.StringVar(&c.NodeName, "node-name", "", "the node's name (default: the host's name)")
 	f.StringVar(&nodeIP, "node-ip", "", "the node's address (default: that of the interface with the default route)")
 	f.IntVar(&c.APIPort, "api-port", 0, "the API server's port (default 6443)")
@@ -32,6 +33,8 @@ func configFlags(f *pflag.FlagSet) func(in *instance) (*daemon.Config, error) {
 	f.StringVar(&serviceCIDR, "service-cidr", "", "the range of service addresses (default 10.96.0.0/16)")
 	f.StringVar(&c.ClusterDomain, "cluster-domain", "", "the DNS domain (default cluster.local)")
 	f.StringSliceVar(&c.EtcdServers, "etcd-servers", nil, "an external etcd's endpoints (default: etcd inside the server)")
+	f.IntSliceVar(&etcdPorts, "etcd-ports", nil, "where the etcd inside the server listens for clients and peers (2379,2380), so that other servers can join")
+	f.StringVar(&join, "join", "", "an invitation (\"skiff invite\" on another server): be a further server of its cluster")
 	f.IntVar(&c.MaxPods, "max-pods", 0, "how many pods the node takes (default 110)")
 	return func(in *instance) (*daemon.Config, error) {
 		merged, err := in.load()
@@ -53,7 +56,22 @@ func configFlags(f *pflag.FlagSet) func(in *instance) (*daemon.Config, error) {
 				return nil, fmt.Errorf("--node-ip: %w", err)
 			}
 		}
+		switch len(etcdPorts) {
+		case 0:
+		case 2:
+			c.EtcdPorts = [2]int(etcdPorts)
+		default:
+			return nil, errors.New("--etcd-ports takes two ports, for clients and for peers: 2379,2380")
+		}
 		merged.Override(c)
+		if join != "" {
+			if err := merged.Complete(); err != nil {
+				return nil, err
+			}
+			if err := merged.Join(join); err != nil {
+				return nil, err
+			}
+		}
 		return merged, merged.Complete()
 	}
 }
@@ -62,13 +80,19 @@ func serverCommand(in *instance) *cobra.Command {
 	var agent bool
 	cmd := &cobra.Command{
 		Use: "server", Short: "Run the control plane in the foreground", Args: cobra.NoArgs,
-		Example: "  skiff server --agent        # a whole cluster in the foreground\n  skiff server                # the control plane alone",
+		Example: `  skiff server --agent                       # a whole cluster in the foreground
+  skiff server                               # the control plane alone
+  skiff server --etcd-ports 2379,2380        # the first of several servers; "skiff invite > join.json" there
+  skiff server --join join.json              # ... and each of the others`,
 	}
 	config := configFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&agent, "agent", false, "be a node too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := config(in)
 		if err != nil {
+			return err
+		}
+		if err := cfg.Save(); err != nil {
 			return err
 		}
 		return daemon.Server(cmd.Context(), cfg, agent)
@@ -90,6 +114,9 @@ func agentCommand(in *instance) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := cfg.Save(); err != nil {
+			return err
+		}
 		return daemon.Agent(cmd.Context(), cfg, kubeconfig)
 	}
 	return cmd
@@ -99,9 +126,10 @@ func upCommand(in *instance) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start a one-node cluster in the background and wait until it is ready", Args: cobra.NoArgs,
-		Example: "  skiff up\n  skiff up --name second --api-port 7443 --kubelet-port 11250 --pod-cidr 10.245.0.0/16 --service-cidr 10.97.0.0/16",
+		Example: "  skiff up\n  skiff up --nodes 3\n  skiff up --name second --api-port 7443 --kubelet-port 11250 --pod-cidr 10.245.0.0/16 --service-cidr 10.97.0.0/16",
 	}
 	config := configFlags(cmd.Flags())
+	nodes := cmd.Flags().Int("nodes", 0, "how many nodes this machine stands for, each in a network namespace of its own (default 1)")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if os.Geteuid() != 0 {
@@ -110,6 +138,12 @@ func upCommand(in *instance) *cobra.Command {
 		cfg, err := config(in)
 		if err != nil {
 			return err
+		}
+		if *nodes > 0 {
+			cfg.Nodes = *nodes
+			if err := cfg.Complete(); err != nil {
+				return err
+			}
 		}
 		out := cmd.OutOrStdout()
 		if pid, ok := cfg.Running(); ok {
@@ -122,13 +156,21 @@ func upCommand(in *instance) *cobra.Command {
 		ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 		defer cancel()
 		start := time.Now()
-		died, err := launch(cfg)
+		if cfg.Nodes > 1 {
+			if err := cfg.Connect(); err != nil {
+				return err
+			}
+		}
+		died, err := launch(cfg, "server", "--agent")
 		if err != nil {
 			return err
 		}
 		p := progress{out, start}
 		if err := await(ctx, cfg, died, p); err != nil {
 			return fmt.Errorf("%w\nthe log is in %s; its last lines:\n%s", err, cfg.LogFile(), tail(cfg.LogFile(), 12))
+		}
+		if err := startNeighbours(ctx, cfg, p); err != nil {
+			return err
 		}
 		fmt.Fprintf(out, "\n%s is up. Next:\n  skiff%s kubectl get pods -A\n  skiff%s kubeconfig > ~/.kube/config\n  skiff%s status\n",
 			cfg.Name, forName(cfg), forName(cfg), forName(cfg))
@@ -144,8 +186,8 @@ func forName(cfg *daemon.Config) string {
 	return " --name " + cfg.Name
 }
 
-// launch starts the server and node in a session of their own and returns a channel that tells if they end.
-func launch(cfg *daemon.Config) (<-chan error, error) {
+// launch starts the instance's process in a session of its own and returns a channel that tells if it ends.
+func launch(cfg *daemon.Config, what ...string) (<-chan error, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -155,7 +197,7 @@ func launch(cfg *daemon.Config) (<-chan error, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(exe, "--name", cfg.Name, "--data-dir", cfg.DataDir, "server", "--agent")
+	cmd := exec.Command(exe, append([]string{"--name", cfg.Name, "--data-dir", cfg.DataDir}, what...)...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -38,6 +38,12 @@ type Config struct {
 
 	// EtcdServers are the endpoints of an external etcd. None: etcd runs inside the server.
 	EtcdServers []string `json:"etcdServers,omitempty"`
+	// EtcdPorts are where the embedded etcd serves clients and its peers, so that other servers can join. None: it is
+	// alone, and listens nowhere. EtcdJoin is members to join through at the first start.
+	EtcdPorts [2]int   `json:"etcdPorts"`
+	EtcdJoin  []string `json:"etcdJoin,omitempty"`
+	// Nodes is how many nodes this machine stands for: see Neighbours. Default 1.
+	Nodes int `json:"nodes,omitempty"`
 	// MaxPods is how many pods the node takes. Default 110.
 	MaxPods int `json:"maxPods"`
 }
@@ -68,8 +74,17 @@ func (c *Config) Complete() error {
 		}
 		c.NodeName = host
 	}
+	if c.Nodes < 0 || c.Nodes > maxNodes {
+		return fmt.Errorf("%d nodes on one machine: 1 to %d are possible", c.Nodes, maxNodes)
+	}
+	if c.Nodes > 1 {
+		if len(c.Name) > 9 {
+			return fmt.Errorf("the name %q must have at most 9 characters, because the further nodes' names start with it", c.Name)
+		}
+		c.NodeIP = c.nodeAddr(1)
+	}
 	if !c.NodeIP.IsValid() {
-		ip, err := defaultIP()
+		ip, err := HostIP()
 		if err != nil {
 			return err
 		}
@@ -103,8 +118,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// defaultIP is the address that this machine would send from to reach the rest of the world. Nothing is sent.
-func defaultIP() (netip.Addr, error) {
+// HostIP is the address that this machine would send from to reach the rest of the world. Nothing is sent.
+func HostIP() (netip.Addr, error) {
 	conn, err := net.Dial("udp4", "198.51.100.1:9") // an address of TEST-NET-2 (RFC 5737)
 	if err == nil {
 		defer conn.Close()

@@ -4,29 +4,31 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
-	"time"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/utils/clock"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/builtin"
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers"
+	"github.com/skiff-sh/skiff/controllers/certificates"
 	"github.com/skiff-sh/skiff/daemon/pki"
 	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/internal/version"
 	"github.com/skiff-sh/skiff/reconcile"
-	"github.com/skiff-sh/skiff/scheduler"
 	"github.com/skiff-sh/skiff/server"
+	"github.com/skiff-sh/skiff/server/authn"
 	"github.com/skiff-sh/skiff/server/bootstrap"
-	"github.com/skiff-sh/skiff/store/etcd"
 )
 
 // clientFor gives a client that acts as one user: the server's own in its process, the kubeconfig's elsewhere.
@@ -40,7 +42,6 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 	}
 	defer release()
 	log := logger()
-	start := time.Now()
 	log.Info("starting", "version", version.Build, "kubernetes", version.Kubernetes, "node", agent)
 	keys, err := cfg.openKeys()
 	if err != nil {
@@ -53,6 +54,7 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 	// The container runtime needs nothing of the control plane: both start at once.
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { lean.Run(ctx); return nil })
+	g.Go(func() error { lean.Pace(ctx); return nil })
 	var node *nodeParts
 	if agent {
 		if node, err = cfg.prepareNode(ctx, g, log); err != nil {
@@ -60,85 +62,90 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 		}
 	}
 	g.Go(func() error {
-		st, err := etcd.Open(ctx, etcd.Config{DataDir: cfg.path("etcd"), Endpoints: cfg.EtcdServers, Log: log})
-		if err != nil {
-			return fmt.Errorf("etcd: %w", err)
-		}
-		defer st.Close()
-		kinds := api.NewTable(builtin.Kinds()...)
-		srv, err := server.New(server.Config{
-			Store: st, Kinds: kinds, Log: log,
-			TLS: &tls.Config{Certificates: []tls.Certificate{keys.serving}}, Listen: fmt.Sprintf(":%d", cfg.APIPort),
-			ClientCAs: keys.ca.Pool(), CAPEM: keys.ca.PEM, ServiceAccountKey: keys.serviceAccount,
-			Issuer:      "https://kubernetes.default.svc." + cfg.ClusterDomain,
-			ServiceCIDR: cfg.ServiceCIDR, NodePortRange: cfg.NodePorts,
-			KubeletClientTLS: &tls.Config{Certificates: []tls.Certificate{keys.kubeletClient}, RootCAs: keys.ca.Pool()},
-			GitVersion:       version.String(),
-		})
+		member, err := cfg.member()
 		if err != nil {
 			return err
 		}
-		// The server outlives its in-process clients, so that their last words are heard.
-		serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-		defer stopServing()
-		served := make(chan error, 1)
-		go func() { served <- srv.Run(serving) }()
-		clients, ctx := errgroup.WithContext(ctx)
-		clients.Go(func() error {
-			select {
-			case err := <-served:
-				served <- err
-				return errors.Join(errors.New("the API server ended"), err)
-			case <-ctx.Done():
-				return nil
-			}
-		})
-		clients.Go(func() error {
-			if err := srv.Ready(ctx); err != nil {
-				return err
-			}
-			log.Info("the API server is ready", "after", time.Since(start).Round(time.Millisecond))
+		srv := cfg.apiServer(keys, log)
+		srv.Etcd.Member = member
+		return srv.Run(ctx, func(ctx context.Context, g *errgroup.Group, srv *server.Server) error {
 			as := func(u user.Info) client.Interface { return srv.Local(u) }
-			if err := cfg.publishAPIServer(ctx, as(&user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}), keys.ca.PEM); err != nil {
-				return err
-			}
-			if err := cfg.runControl(ctx, clients, as, kinds, keys, log); err != nil {
-				return err
-			}
+			cfg.runControl(ctx, g, as, srv.Kinds(), keys, log)
 			if node != nil {
-				return node.run(ctx, clients, as)
+				return node.run(ctx, g, as)
 			}
 			return nil
 		})
-		err = clients.Wait()
-		stopServing()
-		if e := <-served; err == nil {
-			err = e
-		}
-		return ignoreCanceled(err)
 	})
 	err = ignoreCanceled(g.Wait())
 	log.Info("stopped", "error", err)
 	return err
 }
 
-// runControl starts the scheduler and the controllers in g.
-func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, kinds *api.Table, keys *keys, log *slog.Logger) error {
-	caches := client.NewCaches(as(controllerManager), log)
-	deps := func(name string) reconcile.Deps {
-		return reconcile.NewDeps(name, as(controllerAccount(name)), caches, clock.RealClock{}, log)
-	}
-	all := controllers.All(deps, controllers.Config{Kinds: kinds, RootCA: keys.ca.PEM, ClusterCIDR: c.PodCIDR})
-	sched, err := scheduler.New(scheduler.Config{Deps: reconcile.NewDeps("default-scheduler", as(schedulerUser),
-		client.NewCaches(as(schedulerUser), log), clock.RealClock{}, log)})
-	if err != nil {
-		return err
-	}
-	g.Go(func() error { return named("caches", caches.Run(ctx)) })
-	g.Go(func() error { return named("controllers", reconcile.Run(ctx, log, all...)) })
-	g.Go(func() error { return named("scheduler", sched.Run(ctx)) })
-	return nil
+// apiServer is the instance's API server.
+func (c *Config) apiServer(keys *keys, log *slog.Logger) *APIServer {
+	return &APIServer{
+		Etcd: EtcdConfig{Servers: c.EtcdServers, DataDir: c.path("etcd")},
+		Server: server.Config{
+			Kinds: api.NewTable(builtin.Kinds()...),
+			TLS:   &tls.Config{Certificates: []tls.Certificate{keys.serving}}, Listen: fmt.Sprintf(":%d", c.APIPort),
+			ClientCAs: keys.ca.Pool(), CAPEM: keys.ca.PEM, ServiceAccountKey: keys.serviceAccount,
+			Issuer:       "https://kubernetes.default.svc." + c.ClusterDomain,
+			ServiceCIDRs: []netip.Prefix{c.ServiceCIDR}, NodePortRange: c.NodePorts,
+			KubeletClientTLS: kubeletTLS(keys),
+			FrontProxy:       &authn.FrontProxy{CAs: keys.frontProxy.Pool(), AllowedNames: []string{proxyClient}},
+			ProxyCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &keys.proxyClient, nil },
+			ExternalAddress:  netip.AddrPortFrom(c.NodeIP, uint16(c.APIPort)).String(),
+			GitVersion:       version.String(),
+		},
+		FrontProxy: &bootstrap.FrontProxy{CA: keys.frontProxy.PEM, AllowedNames: []string{proxyClient}},
+		Advertise:  netip.AddrPortFrom(c.NodeIP, uint16(c.APIPort)), ClientCA: keys.ca.PEM, HostName: c.NodeName, Log: log}
 }
+
+// kubeletTLS is how the API server reaches the nodes' own APIs. A certificate that the cluster has issued to a node is good
+// at whatever address that node has: it was issued before the address was known.
+func kubeletTLS(keys *keys) *tls.Config {
+	roots := keys.ca.Pool()
+	return &tls.Config{Certificates: []tls.Certificate{keys.kubeletClient}, InsecureSkipVerify: true, // VerifyConnection does it
+		VerifyConnection: func(s tls.ConnectionState) error {
+			o := x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+			leaf := s.PeerCertificates[0]
+			if _, err := leaf.Verify(o); err != nil {
+				return err
+			}
+			if !slices.Contains(leaf.Subject.Organization, user.NodesGroup) {
+				return fmt.Errorf("the certificate of %q is no node's", leaf.Subject.CommonName)
+			}
+			return nil
+		}}
+}
+
+// runControl starts the scheduler and the controllers in g: at once where this server is the only one, else whenever it
+// leads.
+func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, kinds *api.Table, keys *keys, log *slog.Logger) {
+	elect := func(lease string, who user.Info) *reconcile.Leader {
+		if len(c.EtcdServers) == 0 && c.EtcdPorts == [2]int{} {
+			return nil // there is no other server
+		}
+		return &reconcile.Leader{Client: as(who), Namespace: metav1.NamespaceSystem, Name: lease, Identity: c.identity(), Log: log}
+	}
+	manager := &ControllerManager{As: func(name string) client.Interface { return as(controllerAccount(name)) }, Reader: as(controllerManager),
+		Config: controllers.Config{Kinds: kinds, RootCA: keys.ca.PEM, ClusterCIDR: c.PodCIDR, ServiceAccountKey: keys.serviceAccount,
+			Signing: certificates.SigningConfig{Authorities: func(string) (certificates.Authority, bool) {
+				return certificates.Authority{Certificate: keys.ca.Cert, Key: keys.ca.Signer()}, true
+			}}},
+		Leader: elect("kube-controller-manager", controllerManager), Log: log}
+	g.Go(func() error { return manager.Run(ctx) })
+	sched := &Scheduler{Client: as(schedulerUser), Leader: elect("kube-scheduler", schedulerUser), Log: log}
+	g.Go(func() error { return sched.Run(ctx) })
+}
+
+// identity is this instance's among candidates for leading. It outlives the process, whose lock on the instance keeps it
+// unique, so that a restarted leader goes on at once.
+func (c *Config) identity() string { return c.NodeName + "_" + c.Name }
+
+// proxyClient is the name of the certificate that the API server shows to extension API servers.
+const proxyClient = "front-proxy-client"
 
 // keys is what the control plane proves itself with.
 type keys struct {
@@ -146,6 +153,8 @@ type keys struct {
 	serving        tls.Certificate
 	kubeletClient  tls.Certificate
 	serviceAccount crypto.Signer
+	frontProxy     *pki.Authority // of the certificate by which extension API servers know this one
+	proxyClient    tls.Certificate
 }
 
 func (c *Config) openKeys() (*keys, error) {
@@ -161,6 +170,12 @@ func (c *Config) openKeys() (*keys, error) {
 	}
 	if k.kubeletClient, err = ca.Keep(c.PKIDir(), "apiserver-kubelet-client",
 		pki.Leaf{User: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}}); err != nil {
+		return nil, err
+	}
+	if k.frontProxy, err = pki.Open(c.PKIDir(), "front-proxy-ca"); err != nil {
+		return nil, err
+	}
+	if k.proxyClient, err = k.frontProxy.Keep(c.PKIDir(), proxyClient, pki.Leaf{User: proxyClient}); err != nil {
 		return nil, err
 	}
 	k.serviceAccount, err = pki.ServiceAccountKey(c.PKIDir())
@@ -193,19 +208,4 @@ func ignoreCanceled(err error) error {
 		return nil
 	}
 	return err
-}
-
-// publishAPIServer writes what every cluster holds from the start: namespaces, roles, priority classes, and where the API
-// server itself is found.
-func (c *Config) publishAPIServer(ctx context.Context, as client.Interface, ca []byte) error {
-	if err := bootstrap.Ensure(ctx, as); err != nil {
-		return fmt.Errorf("the cluster's first objects: %w", err)
-	}
-	if err := bootstrap.ServiceCIDR(ctx, as, c.ServiceCIDR); err != nil {
-		return fmt.Errorf("the range of services: %w", err)
-	}
-	if err := bootstrap.KubernetesService(ctx, as, c.APIServiceIP(), c.NodeIP, c.APIPort); err != nil {
-		return fmt.Errorf("the service kubernetes: %w", err)
-	}
-	return bootstrap.Authentication(ctx, as, ca, nil)
 }

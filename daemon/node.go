@@ -35,32 +35,65 @@ func Agent(ctx context.Context, cfg *Config, kubeconfig string) error {
 		return err
 	}
 	defer release()
-	rest, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return err
-	}
-	t := &tls.Config{RootCAs: x509.NewCertPool()}
-	if !t.RootCAs.AppendCertsFromPEM(rest.CAData) {
-		return fmt.Errorf("%s holds no certificate-authority-data", kubeconfig)
-	}
-	cert, err := tls.X509KeyPair(rest.CertData, rest.KeyData)
-	if err != nil {
-		return fmt.Errorf("%s: the client certificate: %w", kubeconfig, err)
-	}
-	t.Certificates = []tls.Certificate{cert}
-	c, err := client.NewHTTP(client.HTTPConfig{Server: rest.Host, TLS: t, UserAgent: "skiff-agent"})
+	as, roots, serving, err := agentClients(kubeconfig)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { lean.Run(ctx); return nil })
-	n := &nodeParts{cfg: cfg, log: logger(), clientCAs: t.RootCAs}
-	if n.serving, err = selfSigned(cfg); err != nil {
+	n := &nodeParts{cfg: cfg, log: logger(), clientCAs: roots, ready: make(chan struct{})}
+	if serving != nil {
+		n.serving = *serving
+	} else if n.serving, err = selfSigned(cfg); err != nil {
 		return err
 	}
 	g.Go(func() error { return n.startRuntime(ctx) })
-	g.Go(func() error { return n.run(ctx, g, func(user.Info) client.Interface { return c }) })
+	g.Go(func() error { return n.run(ctx, g, as) })
 	return ignoreCanceled(g.Wait())
+}
+
+// agentClients reads a kubeconfig made by NodeKubeconfig: each part of the agent is the user of the context that has its
+// name, the node itself that of the current one, and its API serves with the certificate of servingContext. In any other kubeconfig the node's user has to be good for all.
+func agentClients(kubeconfig string) (as clientFor, roots *x509.CertPool, serving *tls.Certificate, err error) {
+	file, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	clients := map[string]client.Interface{}
+	for name := range file.Contexts {
+		rest, err := clientcmd.NewNonInteractiveClientConfig(*file, name, nil, nil).ClientConfig()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		t := &tls.Config{RootCAs: x509.NewCertPool()}
+		if !t.RootCAs.AppendCertsFromPEM(rest.CAData) {
+			return nil, nil, nil, fmt.Errorf("%s holds no certificate-authority-data", kubeconfig)
+		}
+		cert, err := tls.X509KeyPair(rest.CertData, rest.KeyData)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%s: the client certificate: %w", kubeconfig, err)
+		}
+		if name == servingContext {
+			serving = &cert
+			continue
+		}
+		t.Certificates = []tls.Certificate{cert}
+		if clients[name], err = client.NewHTTP(client.HTTPConfig{Server: rest.Host, TLS: t, UserAgent: "skiff-agent"}); err != nil {
+			return nil, nil, nil, err
+		}
+		if name == file.CurrentContext {
+			clients[""], roots = clients[name], t.RootCAs
+		}
+	}
+	if clients[""] == nil {
+		return nil, nil, nil, fmt.Errorf("%s has no current context", kubeconfig)
+	}
+	return func(u user.Info) client.Interface {
+		if c := clients[u.GetName()]; c != nil {
+			return c
+		}
+		return clients[""]
+	}, roots, serving, nil
 }
 
 // selfSigned is a serving certificate of the node's own, for a node that does not hold the cluster's authority.

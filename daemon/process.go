@@ -21,6 +21,8 @@ func (c *Config) Override(o *Config) {
 	take(&c.NodePorts, o.NodePorts)
 	take(&c.ClusterDomain, o.ClusterDomain)
 	take(&c.MaxPods, o.MaxPods)
+	take(&c.EtcdPorts, o.EtcdPorts)
+	take(&c.Nodes, o.Nodes)
 	if o.EtcdServers != nil {
 		c.EtcdServers = o.EtcdServers
 	}

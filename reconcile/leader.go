@@ -25,6 +25,9 @@ const (
 // errLost says that the lease went to somebody else or could not be renewed in time.
 var errLost = errors.New("the lease was lost")
 
+// Lost reports whether Leader.Run ended because the lease went to somebody else or could not be renewed.
+func Lost(err error) bool { return errors.Is(err, errLost) }
+
 // Leader lets one of several processes lead, by a Lease in upstream's form: holders of upstream's leader election and
 // of this one respect each other. Clocks are never compared between machines: a candidate counts from when it saw
 // the lease change.
@@ -34,20 +37,36 @@ type Leader struct {
 	Identity        string // unique to this process
 	Clock           clock.WithTicker
 	Log             *slog.Logger
+	// Others wait Duration after the last renewal that they saw (in whole seconds); the leader gives up when it could not
+	// renew for RenewDeadline; both try every Retry. Zero is upstream's 15 s, 10 s and 2 s.
+	Duration, RenewDeadline, Retry time.Duration
 }
 
-// Run waits until the lease is ours, then calls lead with a context that ends when it is lost. It returns lead's error,
-// nil if ctx ended, or an error when the lease was lost: the process should then end, or call Run again.
-func (l Leader) Run(ctx context.Context, lead func(ctx context.Context) error) error {
+func (l *Leader) withDefaults() {
 	if l.Clock == nil {
 		l.Clock = clock.RealClock{}
 	}
 	if l.Log == nil {
 		l.Log = slog.New(slog.DiscardHandler)
 	}
+	if l.Duration == 0 {
+		l.Duration = leaseDuration
+	}
+	if l.RenewDeadline == 0 {
+		l.RenewDeadline = renewDeadline
+	}
+	if l.Retry == 0 {
+		l.Retry = retryPeriod
+	}
+}
+
+// Run waits until the lease is ours, then calls lead with a context that ends when it is lost. It returns lead's error,
+// nil if ctx ended, or an error when the lease was lost: the process should then end, or call Run again.
+func (l Leader) Run(ctx context.Context, lead func(ctx context.Context) error) error {
+	l.withDefaults()
 	e := &election{Leader: l}
 	for !e.acquire(ctx) {
-		if !e.pause(ctx, retryPeriod+rand.N(retryPeriod*6/5)) {
+		if !e.pause(ctx, l.Retry+rand.N(l.Retry*6/5)) {
 			return nil
 		}
 	}
@@ -87,7 +106,7 @@ func (e *election) pause(ctx context.Context, d time.Duration) bool {
 func (e *election) hold(leading context.Context, lost context.CancelCauseFunc, done <-chan error) error {
 	renewed := e.Clock.Now()
 	for {
-		t := e.Clock.NewTimer(retryPeriod)
+		t := e.Clock.NewTimer(e.Retry)
 		select {
 		case err := <-done:
 			t.Stop()
@@ -100,13 +119,13 @@ func (e *election) hold(leading context.Context, lost context.CancelCauseFunc, d
 		if leading.Err() != nil {
 			continue // lead is being waited for; keep the lease as long as it lasts
 		}
-		ctx, cancel := context.WithTimeout(leading, renewDeadline/2)
+		ctx, cancel := context.WithTimeout(leading, e.RenewDeadline/2)
 		ok := e.acquire(ctx)
 		cancel()
 		switch {
 		case ok:
 			renewed = e.Clock.Now()
-		case e.heldByOther() || e.Clock.Since(renewed) >= renewDeadline:
+		case e.heldByOther() || e.Clock.Since(renewed) >= e.RenewDeadline:
 			e.Log.Error("no longer leading", "lease", e.Namespace+"/"+e.Name)
 			lost(errLost)
 		}
@@ -169,7 +188,7 @@ func duration(l *coordinationv1.Lease) time.Duration {
 // claim writes our name and the time into a lease of our own.
 func (e *election) claim(l *coordinationv1.Lease) {
 	now := metav1.NewMicroTime(e.Clock.Now())
-	seconds := int32(leaseDuration / time.Second)
+	seconds := int32(e.Duration / time.Second)
 	if holder(l) != e.Identity {
 		transitions := int32(0)
 		if l.Spec.LeaseTransitions != nil {
@@ -182,7 +201,7 @@ func (e *election) claim(l *coordinationv1.Lease) {
 
 // release gives the lease back so that the next leader need not wait for it to run out.
 func (e *election) release() {
-	ctx, cancel := context.WithTimeout(context.Background(), retryPeriod)
+	ctx, cancel := context.WithTimeout(context.Background(), e.Retry)
 	defer cancel()
 	current, err := client.Get[*coordinationv1.Lease](ctx, e.Client, e.Namespace, e.Name)
 	if err != nil || holder(current) != e.Identity {

@@ -30,9 +30,11 @@ const (
 	spamInterval    = 5 * time.Minute  // one in this time
 	remembered      = 4096             // objects and events kept in mind
 	queuedEvents    = 1000             // events waiting for the server; more are dropped
+	mostTries       = 5                // for one event while the server cannot be reached
 )
 
-// recorder writes events one after the other. It has a goroutine only while events wait.
+// recorder writes events one after the other. It has a goroutine only while events wait, and none while it waits for
+// the server to come back.
 type recorder struct {
 	client          client.Interface
 	component, host string
@@ -40,9 +42,11 @@ type recorder struct {
 
 	mu      sync.Mutex
 	waiting []*corev1.Event
-	writing bool
+	writing bool  // or a timer is set to
+	stamp   int64 // of the latest event's name, in nanoseconds since 1970: no two have the same
 
-	// Used by the writing goroutine alone.
+	// Used by the writing goroutine alone, of which there is one at a time.
+	pending *delivery  // one that could not be delivered yet
 	spam    *lru.Cache // corev1.ObjectReference -> *rate.Limiter
 	similar *lru.Cache // similarEvent -> *similarity
 	written *lru.Cache // sameEvent -> writtenEvent
@@ -98,7 +102,7 @@ func (r *recorder) Eventf(about runtime.Object, eventType, reason, format string
 	}
 	now := r.clock.Now()
 	e := &corev1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano())},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace},
 		InvolvedObject:      ref,
 		Type:                eventType,
 		Reason:              reason,
@@ -115,6 +119,8 @@ func (r *recorder) Eventf(about runtime.Object, eventType, reason, format string
 	if len(r.waiting) >= queuedEvents {
 		return
 	}
+	r.stamp = max(r.stamp+1, now.UnixNano())
+	e.Name = fmt.Sprintf("%s.%x", ref.Name, r.stamp)
 	r.waiting = append(r.waiting, e)
 	if !r.writing {
 		r.writing = true
@@ -141,20 +147,50 @@ func referenceTo(o runtime.Object) (corev1.ObjectReference, bool) {
 	return corev1.ObjectReference{}, false
 }
 
-// write delivers what waits, then ends.
+// write delivers what waits, then ends. While the server cannot be reached it ends as well, and a timer goes on with it.
 func (r *recorder) write() {
+	for {
+		d := r.next()
+		if d == nil {
+			return
+		}
+		err := r.try(d.id, d.event)
+		var status apierrors.APIStatus
+		lost := err != nil && !errors.As(err, &status) // neither written nor refused for good
+		if d.tries++; lost && !r.down && d.tries < mostTries {
+			r.pending = d
+			time.AfterFunc(time.Second<<d.tries, r.write)
+			return
+		}
+		r.down = lost
+	}
+}
+
+// delivery is an event on its way.
+type delivery struct {
+	id    sameEvent
+	event *corev1.Event
+	tries int
+}
+
+// next is the event to deliver; nil when none waits, and then nobody is writing any more.
+func (r *recorder) next() *delivery {
+	if d := r.pending; d != nil {
+		r.pending = nil
+		return d
+	}
 	for {
 		r.mu.Lock()
 		if len(r.waiting) == 0 {
 			r.waiting, r.writing = nil, false
 			r.mu.Unlock()
-			return
+			return nil
 		}
 		e := r.waiting[0]
 		r.waiting = r.waiting[1:]
 		r.mu.Unlock()
 		if id, ok := r.correlate(e); ok {
-			r.deliver(id, e)
+			return &delivery{id: id, event: e}
 		}
 	}
 }
@@ -190,24 +226,7 @@ func (r *recorder) correlate(e *corev1.Event) (id sameEvent, ok bool) {
 	return id, limiter.(*rate.Limiter).AllowN(now, 1)
 }
 
-// deliver creates the event, or counts it where it was written before.
-func (r *recorder) deliver(id sameEvent, e *corev1.Event) {
-	tries := 5
-	if r.down {
-		tries = 1
-	}
-	for i := range tries {
-		if i > 0 {
-			time.Sleep(time.Second << i)
-		}
-		err := r.try(id, e)
-		var status apierrors.APIStatus
-		if r.down = err != nil && !errors.As(err, &status); !r.down {
-			return // written, or refused for good
-		}
-	}
-}
-
+// try creates the event, or counts it where it was written before.
 func (r *recorder) try(id sameEvent, e *corev1.Event) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -76,6 +76,9 @@ type noting struct {
 	caches *client.Caches
 }
 
+// Unwrap shows the client to what asks for more than client.Interface (client.Raw).
+func (n noting) Unwrap() client.Interface { return n.Interface }
+
 func (n noting) wrote(ctx context.Context, k *api.Kind, o api.Object, err error, dryRun []string) (api.Object, error) {
 	if err == nil && len(dryRun) == 0 {
 		note(ctx, func(ctx context.Context) error { return n.caches.WaitForWrite(ctx, k, o) })

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -10,49 +11,39 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/skiff-sh/skiff/client"
+	"github.com/skiff-sh/skiff/scheduler/core"
 )
 
 // makeRoom tries preemption for a pod that no node takes. It returns the node that is being cleared ("" if none), and
 // what the pod's message says about it.
-func (s *Scheduler) makeRoom(ctx context.Context, p *podState, d *decision) (node, hint string) {
-	if why := s.state.mayNotPreempt(p); why != "" {
-		return s.state.nominated[p.pod.UID].node, " preemption: " + why
+func (s *Scheduler) makeRoom(ctx context.Context, p *core.Pod, d *core.Decision) (node, hint string) {
+	pod := p.Object()
+	if !s.profiles[pod.Spec.SchedulerName].Preempt || d.Nodes == 0 {
+		return "", ""
 	}
-	chosen, ok := s.state.preempt(p, d, s.budgets())
+	s.metrics.preempted.Inc()
+	if why := s.cluster.MayNotPreempt(p); why != "" {
+		return s.cluster.Nominated(pod.UID), why
+	}
+	chosen, ok, counts := s.cluster.Preempt(p, d, s.preemption(ctx, pod))
 	if !ok {
-		delete(s.state.nominated, p.pod.UID)
-		return "", d.noVictims()
+		s.cluster.Unnominate(pod.UID)
+		return "", d.PreemptionMessage(counts)
 	}
-	for _, other := range s.state.nominate(p, chosen.node.name) {
-		pod := other.pod
+	s.metrics.victims.Observe(float64(len(chosen.Victims)))
+	for _, other := range s.cluster.Nominate(p, chosen.Node) {
+		displaced := other.Object()
 		s.background(ctx, func(ctx context.Context) {
-			s.patchStatus(ctx, pod, map[string]any{"nominatedNodeName": nil})
+			s.patchStatus(ctx, displaced, map[string]any{"nominatedNodeName": nil})
 		})
 	}
-	for _, v := range chosen.victims {
-		if !s.state.evicting[v.pod.UID] {
-			s.state.evicting[v.pod.UID] = true
-			victim := v.pod
-			s.background(ctx, func(ctx context.Context) { s.evict(ctx, victim, p.pod, chosen.node.name) })
+	for _, v := range chosen.Victims {
+		victim := v.Object()
+		if s.cluster.Depart(victim.UID) {
+			s.background(ctx, func(ctx context.Context) { s.evict(ctx, victim, pod, chosen.Node) })
 		}
 	}
-	return chosen.node.name, ""
-}
-
-func (s *Scheduler) budgets() []budget {
-	var out []budget
-	for _, b := range s.pdbs.List("") {
-		sel := selectorOf(b.Spec.Selector)
-		if sel.Empty() {
-			continue
-		}
-		disrupted := map[string]bool{}
-		for name := range b.Status.DisruptedPods {
-			disrupted[name] = true
-		}
-		out = append(out, budget{b.Namespace, sel, int(b.Status.DisruptionsAllowed), disrupted})
-	}
-	return out
+	return chosen.Node, ""
 }
 
 // evict says in the victim's status why it must go, and deletes it.
@@ -60,7 +51,7 @@ func (s *Scheduler) evict(ctx context.Context, victim, pod *corev1.Pod, node str
 	if victim.DeletionTimestamp == nil {
 		s.patchStatus(ctx, victim, map[string]any{"conditions": []map[string]any{{
 			"type": corev1.DisruptionTarget, "status": corev1.ConditionTrue, "reason": corev1.PodReasonPreemptionByScheduler,
-			"message":            s.cfg.SchedulerName + ": preempting to accommodate a higher priority pod",
+			"message":            pod.Spec.SchedulerName + ": preempting to accommodate a higher priority pod",
 			"observedGeneration": victim.Generation, "lastProbeTime": nil,
 			"lastTransitionTime": metav1.NewTime(s.deps.Clock.Now()).Rfc3339Copy()}}})
 	}
@@ -69,10 +60,34 @@ func (s *Scheduler) evict(ctx context.Context, victim, pod *corev1.Pod, node str
 		if ctx.Err() == nil {
 			s.log.Warn("a pod could not be preempted", "pod", victim.Namespace+"/"+victim.Name, "error", err)
 		}
-		s.post(func() { delete(s.state.evicting, victim.UID) }) // so that the next try chooses anew
+		s.post(func() { s.cluster.Stay(victim.UID) }) // so that the next try chooses anew
 		return
 	}
 	s.deps.Events.Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %s on node %s", pod.UID, node)
+}
+
+// nominationKept as a node's name says that the pod keeps the nomination that it has.
+const nominationKept = "\x00"
+
+// sayWhyNot says in an event and in the pod's status why it has no node, and which one is being cleared for it.
+func (s *Scheduler) sayWhyNot(ctx context.Context, pod *corev1.Pod, nominated, reason, message string) {
+	s.deps.Events.Eventf(pod, corev1.EventTypeWarning, "FailedScheduling", "%s", message)
+	status := map[string]any{}
+	at := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
+	if at < 0 || pod.Status.Conditions[at].Status != corev1.ConditionFalse || pod.Status.Conditions[at].Reason != reason || pod.Status.Conditions[at].Message != message {
+		condition := map[string]any{"type": corev1.PodScheduled, "status": corev1.ConditionFalse, "reason": reason, "message": message,
+			"lastProbeTime": nil, "observedGeneration": pod.Generation}
+		if at < 0 || pod.Status.Conditions[at].Status != corev1.ConditionFalse {
+			condition["lastTransitionTime"] = metav1.NewTime(s.deps.Clock.Now()).Rfc3339Copy()
+		}
+		status["conditions"] = []map[string]any{condition}
+	}
+	if nominated != nominationKept && nominated != pod.Status.NominatedNodeName {
+		status["nominatedNodeName"] = nominated
+	}
+	if len(status) > 0 {
+		s.background(ctx, func(ctx context.Context) { s.patchStatus(ctx, pod, status) })
+	}
 }
 
 // patchStatus writes a part of a pod's status, unless it is another pod by now.

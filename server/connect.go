@@ -17,7 +17,7 @@ import (
 func (s *Server) connect(x *exchange, sub *api.Subresource) error {
 	i := x.info
 	if i.Rest != "" && sub.Name != "proxy" {
-		return x.notFound()
+		return s.unserved(x)
 	}
 	// A proxy passes OPTIONS on too, though discovery has no verb for it.
 	if !slices.Contains(sub.Verbs, i.Verb) && (sub.Name != "proxy" || x.r.Method != http.MethodOptions) {

@@ -1,5 +1,5 @@
 // Package server is the API server: the request's way from the socket to the store and back, in order: recovery, who
-// asks for what (request), authentication, impersonation, the gate on requests in flight, authorization, and the verbs
+// asks for what (request), authentication, audit, impersonation, flow control (flow), authorization, and the verbs
 // (rest), which run admission and validation and write to the store.
 //
 // Invariants: every request, over HTTP or in the process (Local), passes the same authorization, admission and

@@ -20,11 +20,13 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"github.com/skiff-sh/skiff/server/audit"
+	"github.com/skiff-sh/skiff/server/flow"
 	"github.com/skiff-sh/skiff/server/request"
 	"github.com/skiff-sh/skiff/server/rest"
 )
 
-// anonymous is who asks without credentials. Only publicPath is open to them.
+// anonymous is who asks without credentials.
 var anonymous user.Info = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
 
 func publicPath(path string) bool {
@@ -46,6 +48,10 @@ type exchange struct {
 	query    url.Values // parsed when first asked for
 	warnings []string
 	code     int // as answered
+	size     int // of the answer, in bytes, where it is known
+	ticket   flow.Ticket
+	audit    *audit.Record  // nil: nobody asks about the request
+	failed   *metav1.Status // as answered
 }
 
 func (x *exchange) q() url.Values {
@@ -70,23 +76,27 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	h.Set("Audit-Id", id)
 	h.Set("Cache-Control", "no-cache, private")
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		defer func() { x.audit.Done(x.code, x.failed, p != nil) }()
+		if p != nil {
 			s.recovered(x, p)
 		}
-		s.metrics.observe(x, time.Since(start))
+		s.metrics.observe(x, time.Since(start), x.ticket.Waited)
 	}()
-	if err := s.admit(x); err != nil {
+	err := s.admit(x)
+	if s.cfg.Audit != nil {
+		x.audit, x.w, x.r = s.cfg.Audit.Begin(w, r, x.info, id, start, x.longRunning())
+		r = x.r
+	}
+	if err == nil {
+		err = s.actAs(x)
+	}
+	if err != nil {
 		s.fail(x, err)
 		return
 	}
 	ctx := request.With(r.Context(), x.info)
 	ctx = rest.WithWarnings(ctx, x.warn)
-	release, err := s.enter(x)
-	if err != nil {
-		s.fail(x, err)
-		return
-	}
-	defer release()
 	if !x.longRunning() {
 		timeout, err := s.timeout(x)
 		if err != nil {
@@ -98,11 +108,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 	}
 	x.r = r.WithContext(ctx)
+	if !s.enter(x) {
+		return
+	}
+	defer x.ticket.Done()
+	defer s.metrics.count(x)()
 	if err := s.authorizeRequest(x); err != nil {
 		s.fail(x, err)
 		return
 	}
-	if x.info.IsResource() {
+	if r := s.remote(x); r != nil {
+		err = s.foreign(x, s.aggregation.Handler(r, x.info.User))
+	} else if x.info.IsResource() {
 		err = s.serveResource(x)
 	} else {
 		err = s.servePath(x)
@@ -143,33 +160,66 @@ func (x *exchange) longRunning() bool {
 
 // admit finds out who asks.
 func (s *Server) admit(x *exchange) error {
+	if u := caller(x.r.Context()); u != nil {
+		x.info.User = u
+		return nil
+	}
 	res, ok, err := s.authn.AuthenticateRequest(x.r)
+	name := ""
+	if err == nil && ok {
+		name = res.User.GetName()
+	}
+	s.metrics.login(name, ok, err)
 	switch {
-	case err == nil && ok && (res.User.GetName() != user.Anonymous || publicPath(x.info.Path)):
+	case err == nil && ok:
 		x.info.User = res.User
-	case err == nil && publicPath(x.info.Path):
+	case err == nil && !s.cfg.NoAnonymous:
 		x.info.User = anonymous
 	default:
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
 	x.r.Header.Del("Authorization")
-	if x.r.Header.Get("Impersonate-User") != "" || hasImpersonation(x.r.Header) {
-		return s.impersonate(x)
-	}
 	return nil
 }
 
-// enter takes a place among the requests in flight.
-func (s *Server) enter(x *exchange) (release func(), err error) {
-	if x.longRunning() || slices.Contains(x.info.User.GetGroups(), user.SystemPrivilegedGroup) {
-		return func() {}, nil
+// actAs lets the caller be somebody else, where the request asks for that.
+func (s *Server) actAs(x *exchange) error {
+	if caller(x.r.Context()) != nil || !hasImpersonation(x.r.Header) {
+		return nil
 	}
-	select {
-	case s.inFlight <- struct{}{}:
-		return func() { <-s.inFlight }, nil
-	default:
-		return nil, apierrors.NewTooManyRequests("too many requests, please try again later", 1)
+	if err := s.impersonate(x); err != nil {
+		return err
 	}
+	x.audit.Impersonated(x.info.User)
+	return nil
+}
+
+// enter waits for flow control to let the request in, or answers that it must come again. Streams pass freely; a watch
+// holds its seats until it has begun.
+func (s *Server) enter(x *exchange) bool {
+	ask := flow.Request{Info: x.info}
+	switch {
+	case x.longRunning() && x.info.Verb != "watch":
+		return true
+	case x.r.URL.RawQuery == "":
+		ask.Initial = x.info.Verb == "watch"
+	case x.info.Verb == "list":
+		ask.Limit, _ = strconv.ParseInt(x.q().Get("limit"), 10, 64)
+	case x.info.Verb == "watch":
+		rev := x.q().Get("resourceVersion")
+		ask.Initial = rev == "" || rev == "0" || x.q().Get("sendInitialEvents") == "true"
+	}
+	var err error
+	x.ticket, err = s.flow.Enter(x.r.Context(), ask)
+	h := x.w.Header()
+	h["X-Kubernetes-Pf-Flowschema-Uid"], h["X-Kubernetes-Pf-Prioritylevel-Uid"] = x.ticket.UIDs()
+	if err != nil {
+		h.Set("Retry-After", strconv.Itoa(x.ticket.RetryAfter))
+		h.Set("X-Content-Type-Options", "nosniff")
+		_ = x.send(http.StatusTooManyRequests, "text/plain; charset=utf-8", []byte(err.Error()+"\n"))
+		return false
+	}
+	return true
 }
 
 func (s *Server) timeout(x *exchange) (time.Duration, error) {
@@ -198,7 +248,21 @@ func (s *Server) authorizeRequest(x *exchange) error {
 	if !x.info.IsResource() && publicPath(x.info.Path) {
 		return nil
 	}
-	return s.authorize(x.r.Context(), x.info.Attributes())
+	return s.ruled(x.r.Context(), x.audit, x.info)
+}
+
+// ruled authorizes a request, and tells its record.
+func (s *Server) ruled(ctx context.Context, r *audit.Record, i *request.Info) error {
+	reason, err := s.rule(ctx, i.Attributes())
+	if r != nil {
+		decision := "allow"
+		if err != nil {
+			decision = "forbid"
+		}
+		r.Annotate("authorization.k8s.io/decision", decision)
+		r.Annotate("authorization.k8s.io/reason", reason)
+	}
+	return err
 }
 
 // htmlSafe keeps error texts from being taken for HTML.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -33,7 +34,7 @@ func (s *Server) impersonate(x *exchange) error {
 	h := x.r.Header
 	name := h.Get(impUser)
 	if name == "" {
-		return apierrors.NewBadRequest("requested impersonation without impersonating a user")
+		return apierrors.NewBadRequest(fmt.Sprintf("requested %#v without impersonating a user name", unnamed(h)))
 	}
 	who := &user.DefaultInfo{Name: name, UID: h.Get(impUID), Groups: slices.Clone(h.Values(impGroup)), Extra: map[string][]string{}}
 	for k, v := range h {
@@ -69,6 +70,11 @@ func (s *Server) impersonate(x *exchange) error {
 	}
 	x.info.User = who
 	return nil
+}
+
+// unnamed is what upstream shows of somebody without a name.
+func unnamed(h http.Header) *user.DefaultInfo {
+	return &user.DefaultInfo{UID: h.Get(impUID), Groups: h.Values(impGroup)}
 }
 
 // impersonations is what must be allowed for an identity to be taken.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -10,10 +11,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/audit"
 	"github.com/skiff-sh/skiff/server/codec"
 	"github.com/skiff-sh/skiff/server/request"
 	"github.com/skiff-sh/skiff/server/rest"
@@ -26,8 +29,14 @@ type Local struct {
 	user user.Info
 }
 
-// begin authorizes a call and returns the context that it runs in.
-func (l *Local) begin(ctx context.Context, verb string, k *api.Kind, namespace, name, sub string, o ...metav1.ListOptions) (context.Context, error) {
+// begin authorizes a call and returns the context that it runs in. The row becomes the one that serves the resource now:
+// that of a custom resource changes with its definition.
+func (l *Local) begin(ctx context.Context, verb string, row **api.Kind, namespace, name, sub string, o ...metav1.ListOptions) (context.Context, error) {
+	k, ok := l.s.custom.Current(*row)
+	if !ok {
+		return nil, apierrors.NewGenericServerResponse(http.StatusNotFound, verb, (*row).GroupResource(), name, "", 0, true)
+	}
+	*row = k
 	i := &request.Info{User: l.user, Verb: verb, Kind: k, Group: k.Group, Version: k.Version, Resource: k.Plural,
 		Namespace: namespace, Name: name, Subresource: sub, UserAgent: agent(l.user.GetName()), SourceIP: "127.0.0.1"}
 	i.Path = path(i)
@@ -40,14 +49,36 @@ func (l *Local) begin(ctx context.Context, verb string, k *api.Kind, namespace, 
 			i.Namespace = name
 		}
 	}
-	if err := l.s.authorize(ctx, i.Attributes()); err != nil {
+	if a := l.s.cfg.Audit; a != nil {
+		ctx = a.Inside(ctx, i, string(uuid.NewUUID()))
+	}
+	if err := l.s.ruled(ctx, audit.From(ctx), i); err != nil {
+		l.told(ctx, &err, nil)
 		return nil, err
 	}
 	return request.With(ctx, i), nil
 }
 
+// told tells the auditor, if it asked, how a call ended. sent is the object that it came with.
+func (l *Local) told(ctx context.Context, err *error, sent any) {
+	r := audit.From(ctx)
+	if r == nil {
+		return
+	}
+	r.Sent(sent)
+	if *err != nil {
+		st := statusOf(*err)
+		r.Done(int(st.Code), st, false)
+		return
+	}
+	r.Done(http.StatusOK, nil, false)
+}
+
 // agent is the field manager of a component: the last part of its user's name.
 func agent(userName string) string {
+	if userName == user.APIServerUser {
+		return "kube-apiserver"
+	}
 	for i := len(userName) - 1; i >= 0; i-- {
 		if userName[i] == ':' {
 			return userName[i+1:]
@@ -83,10 +114,11 @@ func own(k *api.Kind, obj api.Object) api.Object {
 }
 
 func (l *Local) Get(ctx context.Context, k *api.Kind, namespace, name string, o metav1.GetOptions) (api.Object, error) {
-	ctx, err := l.begin(ctx, "get", k, namespace, name, "")
+	ctx, err := l.begin(ctx, "get", &k, namespace, name, "")
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, nil)
 	e, err := l.s.rest.Get(ctx, k, namespace, name, o)
 	if err != nil {
 		return nil, err
@@ -95,10 +127,11 @@ func (l *Local) Get(ctx context.Context, k *api.Kind, namespace, name string, o 
 }
 
 func (l *Local) List(ctx context.Context, k *api.Kind, namespace string, o metav1.ListOptions) ([]api.Object, metav1.ListMeta, error) {
-	ctx, err := l.begin(ctx, "list", k, namespace, "", "", o)
+	ctx, err := l.begin(ctx, "list", &k, namespace, "", "", o)
 	if err != nil {
 		return nil, metav1.ListMeta{}, err
 	}
+	defer l.told(ctx, &err, nil)
 	list, err := l.s.rest.List(ctx, k, namespace, o)
 	if err != nil {
 		return nil, metav1.ListMeta{}, err
@@ -114,10 +147,11 @@ func (l *Local) List(ctx context.Context, k *api.Kind, namespace string, o metav
 
 // Watch's events hold shared objects. The watch ends with ctx or Stop.
 func (l *Local) Watch(ctx context.Context, k *api.Kind, namespace string, o metav1.ListOptions) (watch.Interface, error) {
-	ctx, err := l.begin(ctx, "watch", k, namespace, "", "", o)
+	ctx, err := l.begin(ctx, "watch", &k, namespace, "", "", o)
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, nil)
 	ctx, cancel := context.WithCancel(ctx)
 	w, err := l.s.rest.Watch(ctx, k, namespace, o)
 	if err != nil {
@@ -172,10 +206,11 @@ func (w *localWatch) run(ctx context.Context, from *rest.Watcher) {
 }
 
 func (l *Local) Create(ctx context.Context, k *api.Kind, obj api.Object, o metav1.CreateOptions) (api.Object, error) {
-	ctx, err := l.begin(ctx, "create", k, obj.GetNamespace(), "", "")
+	ctx, err := l.begin(ctx, "create", &k, obj.GetNamespace(), "", "")
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, obj)
 	if k.StoragePath == "" {
 		out, err := l.s.rest.Action(ctx, k, obj.GetNamespace(), "", "", own(k, obj), o)
 		if err != nil {
@@ -194,10 +229,11 @@ func (l *Local) Create(ctx context.Context, k *api.Kind, obj api.Object, o metav
 }
 
 func (l *Local) Update(ctx context.Context, k *api.Kind, obj api.Object, sub string, o metav1.UpdateOptions) (api.Object, error) {
-	ctx, err := l.begin(ctx, "update", k, obj.GetNamespace(), obj.GetName(), sub)
+	ctx, err := l.begin(ctx, "update", &k, obj.GetNamespace(), obj.GetName(), sub)
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, obj)
 	if sc, ok := obj.(*autoscalingv1.Scale); ok {
 		s, ok := k.Subresource(sub)
 		if !ok || s.Type != api.ScaleSub {
@@ -213,10 +249,11 @@ func (l *Local) Update(ctx context.Context, k *api.Kind, obj api.Object, sub str
 }
 
 func (l *Local) Patch(ctx context.Context, k *api.Kind, namespace, name, sub string, t types.PatchType, data []byte, o metav1.PatchOptions) (api.Object, error) {
-	ctx, err := l.begin(ctx, "patch", k, namespace, name, sub)
+	ctx, err := l.begin(ctx, "patch", &k, namespace, name, sub)
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, data)
 	if s, ok := k.Subresource(sub); ok && s.Type == api.ScaleSub {
 		return l.s.rest.PatchScale(ctx, k, s, namespace, name, t, data, o)
 	}
@@ -228,28 +265,31 @@ func (l *Local) Patch(ctx context.Context, k *api.Kind, namespace, name, sub str
 }
 
 func (l *Local) Delete(ctx context.Context, k *api.Kind, namespace, name string, o metav1.DeleteOptions) error {
-	ctx, err := l.begin(ctx, "delete", k, namespace, name, "")
+	ctx, err := l.begin(ctx, "delete", &k, namespace, name, "")
 	if err != nil {
 		return err
 	}
+	defer l.told(ctx, &err, o)
 	_, _, err = l.s.rest.Delete(ctx, k, namespace, name, o)
 	return err
 }
 
 func (l *Local) DeleteCollection(ctx context.Context, k *api.Kind, namespace string, o metav1.DeleteOptions, lo metav1.ListOptions) error {
-	ctx, err := l.begin(ctx, "deletecollection", k, namespace, "", "", lo)
+	ctx, err := l.begin(ctx, "deletecollection", &k, namespace, "", "", lo)
 	if err != nil {
 		return err
 	}
+	defer l.told(ctx, &err, o)
 	_, err = l.s.rest.DeleteCollection(ctx, k, namespace, o, lo)
 	return err
 }
 
 func (l *Local) Action(ctx context.Context, k *api.Kind, namespace, name, sub string, body runtime.Object) (runtime.Object, error) {
-	ctx, err := l.begin(ctx, "create", k, namespace, name, sub)
+	ctx, err := l.begin(ctx, "create", &k, namespace, name, sub)
 	if err != nil {
 		return nil, err
 	}
+	defer l.told(ctx, &err, body)
 	if body == nil {
 		return nil, apierrors.NewBadRequest(errors.New("a body is required").Error())
 	}

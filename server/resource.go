@@ -1,9 +1,6 @@
 package server
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -23,25 +20,23 @@ import (
 	"github.com/skiff-sh/skiff/store"
 )
 
-// maxBody is the largest request body in bytes.
-const maxBody = 3 << 20
-
 // serveResource answers a request for a resource of the table.
 func (s *Server) serveResource(x *exchange) error {
 	i := x.info
 	if i.Kind == nil || !i.Kind.Namespaced && i.Namespace != "" && i.Resource != "namespaces" {
-		return x.notFound()
+		return s.unserved(x)
 	}
 	if i.Kind.Namespaced && i.Namespace == "" {
-		switch i.Verb {
-		case "list", "watch":
-		case "create", "deletecollection":
-			return notAllowed(i.Kind.GroupResource(), i.Verb)
+		switch {
+		case i.Verb == "list" || i.Verb == "watch":
+		case i.Kind.CRD || i.Name != "":
+			return s.unserved(x)
 		default:
-			return x.notFound()
+			return notAllowed(i.Kind.GroupResource(), i.Verb)
 		}
 	}
 	x.warn(s.deprecated[i.Kind])
+	x.warn(i.Kind.Deprecated)
 	if i.Subresource != "" {
 		return s.serveSubresource(x)
 	}
@@ -78,14 +73,17 @@ func (s *Server) serveResource(x *exchange) error {
 func (s *Server) serveSubresource(x *exchange) error {
 	i := x.info
 	sub, ok := i.Kind.Subresource(i.Subresource)
+	if !ok && i.Kind.CRD && i.Rest == "" {
+		return apierrors.NewNotFound(i.Kind.GroupResource(), i.Name)
+	}
 	if !ok {
-		return x.notFound()
+		return s.unserved(x)
 	}
 	if sub.Type == api.ConnectSub {
 		return s.connect(x, sub)
 	}
 	if i.Rest != "" {
-		return x.notFound()
+		return s.unserved(x)
 	}
 	if !slices.Contains(sub.Verbs, i.Verb) {
 		return notAllowed(i.Kind.GroupResource(), i.Verb)
@@ -128,35 +126,6 @@ func options[T any](x *exchange, convert func(*url.Values, *T, conversion.Scope)
 		return o, apierrors.NewBadRequest(err.Error())
 	}
 	return o, nil
-}
-
-// body reads the request's body.
-func (x *exchange) body() ([]byte, error) {
-	if x.r.ContentLength > maxBody {
-		return nil, tooLarge()
-	}
-	var data []byte
-	var err error
-	if n := x.r.ContentLength; n >= 0 {
-		data = make([]byte, n)
-		_, err = io.ReadFull(x.r.Body, data)
-	} else {
-		data, err = io.ReadAll(io.LimitReader(x.r.Body, maxBody+1))
-	}
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	if len(data) > maxBody {
-		return nil, tooLarge()
-	}
-	return data, nil
-}
-
-func tooLarge() error {
-	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBody))
 }
 
 // one says how a single object of the kind may be written.
@@ -239,7 +208,17 @@ func (s *Server) decodeBody(x *exchange, decode func([]byte, codec.Format) ([]st
 	return nil
 }
 
+// deepen makes room on the stack for a write at once. The goroutine of a request begins with a small one, and would copy
+// it each time that it doubles.
+//
+//go:noinline
+func deepen(zero int) byte {
+	var room [24 << 10]byte
+	return room[zero]
+}
+
 func (s *Server) create(x *exchange) error {
+	deepen(x.code)
 	k := x.info.Kind
 	m, err := codec.Negotiate(x.r, one(k))
 	if err != nil {
@@ -299,6 +278,7 @@ func (s *Server) act(x *exchange, m codec.Media, sub *api.Subresource, gvk schem
 }
 
 func (s *Server) update(x *exchange) error {
+	deepen(x.code)
 	i := x.info
 	m, err := codec.Negotiate(x.r, one(i.Kind))
 	if err != nil {
@@ -327,6 +307,7 @@ func code(created bool) int {
 }
 
 func (s *Server) patch(x *exchange) error {
+	deepen(x.code)
 	i := x.info
 	m, err := codec.Negotiate(x.r, one(i.Kind))
 	if err != nil {

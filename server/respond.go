@@ -2,12 +2,9 @@ package server
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,17 +18,6 @@ import (
 	"github.com/skiff-sh/skiff/store"
 )
 
-// gzipFrom is the size in bytes from which answers are compressed for clients that accept it.
-const gzipFrom = 128 << 10
-
-var gzips = sync.Pool{New: func() any {
-	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
-	if err != nil {
-		panic(err) // the level is a constant
-	}
-	return z
-}}
-
 // head writes the status line and headers.
 func (x *exchange) head(code int, contentType string) {
 	h := x.w.Header()
@@ -43,40 +29,19 @@ func (x *exchange) head(code int, contentType string) {
 	}
 	x.code = code
 	x.w.WriteHeader(code)
+	if x.audit != nil && x.longRunning() {
+		x.audit.Started(code)
+	}
 }
 
 // send writes an answer whose bytes are ready, in pieces.
 func (x *exchange) send(code int, contentType string, pieces ...[]byte) error {
-	size := 0
+	o := x.output(code, contentType)
 	for _, p := range pieces {
-		size += len(p)
+		o.b = append(o.b, p...)
+		o.pass()
 	}
-	h := x.w.Header()
-	if size >= gzipFrom && strings.Contains(x.r.Header.Get("Accept-Encoding"), "gzip") {
-		h.Set("Content-Encoding", "gzip")
-		h.Add("Vary", "Accept-Encoding")
-		x.head(code, contentType)
-		z := gzips.Get().(*gzip.Writer)
-		defer gzips.Put(z)
-		z.Reset(x.w)
-		for _, p := range pieces {
-			if _, err := z.Write(p); err != nil {
-				return nil // the client is gone
-			}
-		}
-		_ = z.Close()
-		return nil
-	}
-	h.Set("Content-Length", strconv.Itoa(size))
-	x.head(code, contentType)
-	if x.r.Method == http.MethodHead {
-		return nil
-	}
-	for _, p := range pieces {
-		if _, err := x.w.Write(p); err != nil {
-			return nil
-		}
-	}
+	o.end()
 	return nil
 }
 
@@ -126,6 +91,7 @@ func (s *Server) fail(x *exchange, err error) {
 	if x.code != 0 {
 		return
 	}
+	x.failed = st
 	if st.Details != nil && st.Details.RetryAfterSeconds > 0 {
 		x.w.Header().Set("Retry-After", strconv.Itoa(int(st.Details.RetryAfterSeconds)))
 	}
@@ -163,7 +129,9 @@ func (s *Server) sendEntry(x *exchange, code int, m codec.Media, k *api.Kind, e 
 		if err != nil {
 			return err
 		}
-		return x.sendObject(code, m, obj)
+		if obj != e.Object {
+			return x.sendObject(code, m, obj)
+		}
 	}
 	if m.Format == codec.FormatProtobuf {
 		raw, err := codec.Raw(e)
@@ -188,90 +156,148 @@ func metaVersion(b []byte, version string) []byte {
 	return bytes.Replace(b, []byte("meta.k8s.io/v1"), []byte("meta.k8s.io/"+version), 1)
 }
 
-// sendList writes a list as a concatenation of ready bytes.
+// sendList writes a list piece by piece: what is in memory of it is never more than one chunk.
 func (s *Server) sendList(x *exchange, m codec.Media, l *rest.List) error {
+	k := l.Kind
 	switch m.View {
 	case codec.ViewTable:
-		return s.sendTable(x, http.StatusOK, m, l.Kind, l.Entries, l.Meta)
+		return s.sendTable(x, http.StatusOK, m, k, l.Entries, l.Meta)
 	case codec.ViewMetadata, codec.ViewMetadataList:
 		return s.sendMetadataList(x, m, l)
 	}
-	if m.Format == codec.FormatProtobuf {
-		return s.sendProtobufList(x, l.Kind.GroupVersionKind(), l, func(e *store.Entry) ([]byte, error) {
-			if l.Kind.Hub == nil {
-				return codec.Raw(e)
-			}
-			obj, err := rest.As(e, l.Kind)
+	if m.Format == codec.FormatProtobuf && k.Hub == nil {
+		return x.sendProtobufList(k.GroupVersionKind(), l, codec.RawSize, codec.AppendRaw)
+	} else if m.Format == codec.FormatProtobuf {
+		converted := func(e *store.Entry) *store.Entry {
+			obj, err := rest.As(e, k)
 			if err != nil {
-				return nil, err
+				return e // appending it will say so
 			}
-			return codec.Raw(&store.Entry{Object: obj})
-		})
-	}
-	items := make([][]byte, len(l.Entries))
-	for i, e := range l.Entries {
-		var err error
-		if items[i], err = codec.Item(l.Kind, e); err != nil {
-			return err
+			return &store.Entry{Object: obj}
 		}
+		return x.sendProtobufList(k.GroupVersionKind(), l,
+			func(e *store.Entry) (int, error) { return codec.RawSize(converted(e)) },
+			func(b []byte, e *store.Entry) ([]byte, error) { return codec.AppendRaw(b, converted(e)) })
 	}
-	gv := l.Kind.GroupVersion().String()
-	return s.sendJSONList(x, m, l.Kind.Kind+"List", gv, l.Meta, items)
+	return x.sendJSONList(m, k.Kind+"List", k.GroupVersion().String(), l, func(b []byte, e *store.Entry) ([]byte, error) {
+		return codec.AppendItem(b, k, e)
+	})
 }
 
-// sendJSONList writes a list of items, each without its opening brace.
-func (s *Server) sendJSONList(x *exchange, m codec.Media, kind, apiVersion string, meta metav1.ListMeta, items [][]byte) error {
-	lm, err := json.Marshal(meta)
+func (x *exchange) sendJSONList(m codec.Media, kind, apiVersion string, l *rest.List, item func([]byte, *store.Entry) ([]byte, error)) error {
+	lm, err := json.Marshal(l.Meta)
 	if err != nil {
 		return err
 	}
-	pieces := make([][]byte, 0, 2*len(items)+3)
 	head := []byte(`{"kind":"` + kind + `","apiVersion":"` + apiVersion + `","metadata":` + string(lm) + `,"items":[`)
-	pieces = append(pieces, head)
-	for i, it := range items {
-		if i > 0 {
-			pieces = append(pieces, nextItem, it)
-		} else {
-			pieces = append(pieces, firstItem, it)
-		}
-	}
-	return x.sendJSON(http.StatusOK, m, append(pieces, listEnd)...)
+	return x.sendItems(http.StatusOK, m, head, l.Entries, item, "]}")
 }
 
-var firstItem, nextItem, listEnd = []byte("{"), []byte(",{"), []byte("]}")
+// sendItems writes JSON that has one item for each entry between its head and end.
+func (x *exchange) sendItems(code int, m codec.Media, head []byte, entries []*store.Entry, item func([]byte, *store.Entry) ([]byte, error), end string) error {
+	if m.Format == codec.FormatYAML { // which is made of the document as a whole
+		b, err := appendItems(head, entries, item, func([]byte) []byte { return nil })
+		if err != nil {
+			return err
+		}
+		return x.sendJSON(code, m, append(b, end...))
+	}
+	if m.Pretty {
+		var err error
+		if head, item, end, err = indented(head, item, end, len(entries)); err != nil {
+			return err
+		}
+	}
+	o := x.output(code, codec.TypeJSON)
+	o.b = append(o.b, head...)
+	var err error
+	o.b, err = appendItems(o.b, entries, item, func(b []byte) []byte {
+		o.b = b
+		o.pass()
+		return o.b
+	})
+	return o.finish(err, end, "\n")
+}
+
+// indented makes a document of so many items one for people, without ever having it as a whole.
+func indented(head []byte, item func([]byte, *store.Entry) ([]byte, error), end string, items int) ([]byte, func([]byte, *store.Entry) ([]byte, error), string, error) {
+	var frame, one bytes.Buffer
+	if err := json.Indent(&frame, append(head, end...), "", "  "); err != nil || items == 0 {
+		return frame.Bytes(), item, "", err
+	}
+	// Around its items, the document ends with "[]", a new line and a brace.
+	head = bytes.TrimSuffix(frame.Bytes(), []byte("]\n}"))
+	var flat []byte
+	pretty := func(b []byte, e *store.Entry) ([]byte, error) {
+		var err error
+		if flat, err = item(flat[:0], e); err != nil {
+			return b, err
+		}
+		one.Reset()
+		if err := json.Indent(&one, flat, "    ", "  "); err != nil {
+			return b, err
+		}
+		return append(append(b, "\n    "...), one.Bytes()...), nil
+	}
+	return head, pretty, "\n  ]\n}", nil
+}
+
+// appendItems appends the items, and hands on what there is after each where pass returns what to go on with.
+func appendItems(b []byte, entries []*store.Entry, item func([]byte, *store.Entry) ([]byte, error), pass func([]byte) []byte) ([]byte, error) {
+	var err error
+	for i, e := range entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = item(b, e); err != nil {
+			return b, err
+		}
+		if rest := pass(b); rest != nil {
+			b = rest
+		}
+	}
+	return b, nil
+}
 
 func (s *Server) sendMetadataList(x *exchange, m codec.Media, l *rest.List) error {
 	if m.Format == codec.FormatProtobuf {
 		gvk := schema.GroupVersionKind{Group: "meta.k8s.io", Version: m.Version, Kind: "PartialObjectMetadata"}
-		return s.sendProtobufList(x, gvk, l, func(e *store.Entry) ([]byte, error) {
-			return codec.RawOf(codec.Partial(e.Object))
-		})
+		return x.sendProtobufList(gvk, l,
+			func(e *store.Entry) (int, error) { return codec.Partial(e.Object).Size(), nil },
+			func(b []byte, e *store.Entry) ([]byte, error) { return codec.AppendRawOf(b, codec.Partial(e.Object)) })
 	}
-	items := make([][]byte, len(l.Entries))
-	for i, e := range l.Entries {
-		b, err := codec.Metadata(e)
-		if err != nil {
-			return err
+	item := codec.AppendMetadata
+	if m.Version != "v1" {
+		item = func(b []byte, e *store.Entry) ([]byte, error) {
+			j, err := codec.Metadata(e)
+			return append(b, metaVersion(j, m.Version)...), err
 		}
-		items[i] = metaVersion(b, m.Version)[1:]
 	}
-	return s.sendJSONList(x, m, "PartialObjectMetadataList", "meta.k8s.io/"+m.Version, l.Meta, items)
+	return x.sendJSONList(m, "PartialObjectMetadataList", "meta.k8s.io/"+m.Version, l, item)
 }
 
-func (s *Server) sendProtobufList(x *exchange, item schema.GroupVersionKind, l *rest.List, raw func(*store.Entry) ([]byte, error)) error {
-	items := make([][]byte, len(l.Entries))
+func (x *exchange) sendProtobufList(item schema.GroupVersionKind, l *rest.List, size func(*store.Entry) (int, error), raw func([]byte, *store.Entry) ([]byte, error)) error {
+	sizes := make([]int, len(l.Entries))
 	for i, e := range l.Entries {
-		b, err := raw(e)
-		if err != nil {
+		var err error
+		if sizes[i], err = size(e); err != nil {
 			return err
 		}
-		items[i] = b
 	}
-	pieces, err := codec.ProtobufList(item.GroupVersion().WithKind(item.Kind+"List"), l.Meta, items)
+	head, tail, err := codec.ProtobufList(item.GroupVersion().WithKind(item.Kind+"List"), l.Meta, sizes)
 	if err != nil {
 		return err
 	}
-	return x.send(http.StatusOK, codec.TypeProtobuf, pieces...)
+	o := x.output(http.StatusOK, codec.TypeProtobuf)
+	o.b = append(o.b, head...)
+	for i, e := range l.Entries {
+		o.b = codec.AppendItemHead(o.b, sizes[i])
+		if o.b, err = raw(o.b, e); err != nil {
+			break
+		}
+		o.pass()
+	}
+	return o.finish(err, string(tail))
 }
 
 // table options of a request.
@@ -283,9 +309,10 @@ func (x *exchange) includeObject() metav1.IncludeObjectPolicy {
 }
 
 func (s *Server) sendTable(x *exchange, code int, m codec.Media, k *api.Kind, entries []*store.Entry, meta metav1.ListMeta) error {
-	b, err := codec.Table(k, m.Version, entries, meta, x.includeObject(), true, time.Now())
+	t := &codec.Table{Kind: k, Version: m.Version, Include: x.includeObject(), Now: time.Now()}
+	head, err := t.AppendHead(nil, meta, true)
 	if err != nil {
 		return err
 	}
-	return x.sendJSON(code, m, b)
+	return x.sendItems(code, m, head, entries, t.AppendRow, codec.TableEnd)
 }

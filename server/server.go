@@ -17,8 +17,10 @@ import (
 
 	"github.com/skiff-sh/skiff/api"
 	apicodec "github.com/skiff-sh/skiff/api/codec"
+	"github.com/skiff-sh/skiff/server/aggregation"
 	"github.com/skiff-sh/skiff/server/crd"
 	"github.com/skiff-sh/skiff/server/discovery"
+	"github.com/skiff-sh/skiff/server/flow"
 	"github.com/skiff-sh/skiff/server/openapi"
 	"github.com/skiff-sh/skiff/server/rest"
 	"github.com/skiff-sh/skiff/server/streams"
@@ -37,16 +39,19 @@ type Server struct {
 	openapi   *openapi.Documents
 	streams   *streams.Streams
 	custom    *crd.Server
-	issuer    issuer
-	metrics   *metrics
-	inFlight  chan struct{}
+	// aggregation knows the API servers that serve other group-versions.
+	aggregation *aggregation.Server
+	issuer      issuer
+	metrics     *metrics
+	flow        *flow.Gate
 	// deprecated is what the answers for old kinds warn of.
 	deprecated map[*api.Kind]string
 	watches    sync.Map                      // *api.Kind to *atomic.Int64: how many HTTP watches follow it
 	run        []func(context.Context) error // what runs beside the listener
 
-	ready chan struct{} // closed when Run serves
-	once  sync.Once
+	ready    chan struct{} // closed when Run serves
+	stopping chan struct{} // closed when Run begins to end
+	once     sync.Once
 }
 
 // issuer is what the OpenID paths need of the token issuer.
@@ -60,8 +65,8 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, store: cfg.Store, kinds: cfg.Kinds, metrics: newMetrics(),
-		inFlight: make(chan struct{}, cfg.MaxInFlight), ready: make(chan struct{})}
+	s := &Server{cfg: cfg, store: cfg.Store, kinds: cfg.Kinds, metrics: newMetrics(&cfg),
+		ready: make(chan struct{}), stopping: make(chan struct{})}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, k := range cfg.Kinds.Kinds() {
@@ -72,17 +77,17 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("register %s: %w", k, err)
 		}
 	}
+	s.newFlow()
 	s.deprecated = deprecations(cfg.Kinds.Kinds())
-	s.discovery = discovery.New(cfg.Kinds)
 	if err := s.newCustom(); err != nil {
 		return nil, err
 	}
-	s.openapi = openapi.New(s.custom)
+	s.newAggregation()
 	s.streams = streams.New(streams.Config{Store: s.store, Kinds: cfg.Kinds, KubeletTLS: cfg.KubeletClientTLS, Log: cfg.Log})
-	if err := s.wire(); err != nil {
+	if err := s.wire(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.custom.Load(ctx)
+	return s, errors.Join(s.custom.Load(ctx), s.aggregation.Load(ctx))
 }
 
 // deprecations are the warnings of the kinds whose types say that they are deprecated.
@@ -98,18 +103,45 @@ func deprecations(kinds []*api.Kind) map[*api.Kind]string {
 	return out
 }
 
+// self is the server as a user of its own API.
+var self user.Info = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+
+// newFlow makes the gate that requests pass, of the objects that the store has, and the auditor that follows them.
+func (s *Server) newFlow() {
+	s.flow = flow.New(flow.Config{Seats: s.cfg.MaxRequestsInFlight + s.cfg.MaxMutatingInFlight, Wait: s.cfg.RequestTimeout / 4,
+		Store: s.store, Client: s.Local(self), Log: s.cfg.Log})
+	s.metrics.registry.MustRegister(s.flow)
+	s.run = append(s.run, s.flow.Run)
+	if a := s.cfg.Audit; a != nil {
+		s.metrics.registry.MustRegister(a)
+		s.run = append(s.run, a.Run)
+	}
+}
+
 // newCustom makes the part that serves custom resources.
 func (s *Server) newCustom() (err error) {
-	self := &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
-	s.custom, err = crd.New(crd.Config{Store: s.store, Kinds: s.kinds, Client: s.Local(self), Log: s.cfg.Log})
+	s.custom, err = crd.New(crd.Config{Store: s.store, Kinds: s.kinds, Client: s.Local(self), Gone: s.forget,
+		Metrics: s.metrics.registry, Log: s.cfg.Log})
 	if err == nil {
 		s.run = append(s.run, s.custom.Run)
 	}
 	return err
 }
 
+// forget drops what is kept for a row that is no longer served.
+func (s *Server) forget(k *api.Kind) {
+	s.watches.Delete(k)
+	s.metrics.forget(k)
+	if s.rest != nil {
+		s.rest.Forget(k)
+	}
+}
+
 // Local is the API as one user calls it in the process.
 func (s *Server) Local(u user.Info) *Local { return &Local{s: s, user: u} }
+
+// Kinds is the table that is served, custom resources included.
+func (s *Server) Kinds() *api.Table { return s.kinds }
 
 // Run serves until ctx ends, then lets requests finish for up to ten seconds.
 func (s *Server) Run(ctx context.Context) error {
@@ -124,7 +156,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	tc := s.cfg.TLS.Clone()
-	tc.ClientCAs = s.cfg.ClientCAs
+	if tc.ClientCAs = s.cfg.ClientCAs; s.cfg.FrontProxy != nil {
+		tc.ClientCAs = nil // clients offer only certificates of authorities that they are asked for: leave it to them
+	}
 	tc.ClientAuth = tls.RequestClientCert
 	if tc.MinVersion == 0 {
 		tc.MinVersion = tls.VersionTLS12
@@ -147,7 +181,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	wg.Go(func() {
-		if err := hs.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := hs.ServeTLS(joiner{ln}, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			fails <- err
 		}
 	})
@@ -157,6 +191,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-fails:
 	}
+	close(s.stopping)
 	cancel() // ends watches, which would never finish by themselves
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer done()

@@ -51,9 +51,14 @@ func (s *Server) watch(x *exchange) error {
 	same := s.watching(k)
 	same.Add(1)
 	defer same.Add(-1)
+	sent := s.metrics.watchEvents.WithLabelValues(k.Group, k.Version, k.Plural)
+	if !w.Begins() {
+		x.ticket.Done()
+	}
 	ww := &watchWriter{to: x.w, k: k, m: m, w: w, include: x.includeObject(), headers: true}
-	for sent := (time.Time{}); ; sent = time.Now() {
-		if !pause(x.r.Context(), sent, pace(same.Load())) {
+	slow := patient(rc, s.cfg.SlowWatch)
+	for last := (time.Time{}); ; last = time.Now() {
+		if !pause(x.r.Context(), last, pace(same.Load())) {
 			return nil
 		}
 		events, err := w.Next(x.r.Context())
@@ -63,9 +68,17 @@ func (s *Server) watch(x *exchange) error {
 			}
 			return nil
 		}
-		if ww.batch(events) != nil || rc.Flush() != nil {
+		err = slow.during(func() error {
+			if err := ww.batch(events); err != nil {
+				return err
+			}
+			return rc.Flush()
+		})
+		if err != nil {
 			return nil
 		}
+		x.ticket.Done() // the watch has begun
+		sent.Add(float64(len(events)))
 	}
 }
 
@@ -102,10 +115,10 @@ func pause(ctx context.Context, since time.Time, least time.Duration) bool {
 }
 
 // batches are buffers for the events of one write. A watch holds one only while it writes.
-var batches = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+var batches = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxBatch+maxBatch/4)) }}
 
 // maxBatch is the size in bytes from which a batch is written before it is complete.
-const maxBatch = 64 << 10
+const maxBatch = 32 << 10
 
 // batch writes events.
 func (ww *watchWriter) batch(events []rest.WatchEvent) error {
@@ -187,8 +200,7 @@ func (ww *watchWriter) json(ev *rest.WatchEvent) ([]byte, error) {
 		if ww.k.Hub != nil {
 			row.Object = ev.Entry.Object // the Table converts by itself
 		}
-		b, err := codec.Table(ww.k, ww.m.Version, []*store.Entry{row},
-			metav1.ListMeta{ResourceVersion: e.Object.GetResourceVersion()}, ww.include, ww.headers, time.Now())
+		b, err := ww.table().Whole([]*store.Entry{row}, metav1.ListMeta{ResourceVersion: e.Object.GetResourceVersion()}, ww.headers)
 		ww.headers = false
 		return b, err
 	case codec.ViewMetadata, codec.ViewMetadataList:
@@ -210,10 +222,13 @@ func (ww *watchWriter) tableMark(ev *rest.WatchEvent) ([]byte, error) {
 		e.Object.SetResourceVersion(obj.GetResourceVersion())
 		e.Object.SetAnnotations(obj.GetAnnotations())
 	}
-	b, err := codec.Table(ww.k, ww.m.Version, []*store.Entry{e}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()},
-		ww.include, ww.headers, time.Now())
+	b, err := ww.table().Whole([]*store.Entry{e}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, ww.headers)
 	ww.headers = false
 	return b, err
+}
+
+func (ww *watchWriter) table() *codec.Table {
+	return &codec.Table{Kind: ww.k, Version: ww.m.Version, Include: ww.include, Now: time.Now()}
 }
 
 // writeProtobuf writes a frame: its length in four bytes, and a WatchEvent around the object's body.

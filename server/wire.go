@@ -4,7 +4,6 @@ import (
 	"context"
 	"log"
 	"log/slog"
-	"net/netip"
 
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -20,13 +19,13 @@ import (
 )
 
 // wire makes the parts that the configuration did not give.
-func (s *Server) wire() error {
+func (s *Server) wire(ctx context.Context) error {
 	cfg := &s.cfg
 	var tok *tokens.Issuer
 	if cfg.ServiceAccountKey != nil {
 		var err error
-		tok, err = tokens.New(tokens.Config{Issuer: cfg.Issuer, Key: cfg.ServiceAccountKey, Audiences: cfg.Audiences,
-			Lookup: tokens.FromStore(s.store)})
+		tok, err = tokens.New(tokens.Config{Issuer: cfg.Issuer, Issuers: cfg.OtherIssuers, Key: cfg.ServiceAccountKey,
+			Verify: cfg.ServiceAccountVerify, Audiences: cfg.Audiences, JWKSURI: cfg.JWKSURI, Lookup: tokens.FromStore(s.store)})
 		if err != nil {
 			return err
 		}
@@ -34,24 +33,38 @@ func (s *Server) wire() error {
 	}
 	if s.authn = cfg.Authenticator; s.authn == nil {
 		s.authn = authn.New(authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens,
-			NoAnonymous: true}) // the paths that are open to everybody are admit's to know
+			FrontProxy: cfg.FrontProxy, NoAnonymous: true}) // the paths that are open to everybody are admit's to know
 	}
 	var rules reviews.Authorizer
 	if s.authz = cfg.Authorizer; s.authz == nil {
 		a := authz.New(s.store)
 		s.run = append(s.run, a.Run)
-		s.authz, rules = a, a
+		chain, err := a.Modes(cfg.AuthorizationModes, cfg.AuthorizationWebhook)
+		if err != nil {
+			return err
+		}
+		s.authz, rules = chain, chain
 	}
 	chain := cfg.Admission
 	if chain == nil {
-		c := plugins.Default(plugins.Deps{Store: s.store, Kinds: s.kinds, Authorizer: s.authz, Log: cfg.Log})
+		c, err := plugins.Chain(plugins.Deps{Store: s.store, Kinds: s.kinds, Authorizer: s.authz, Log: cfg.Log,
+			Metrics: s.metrics.registry, Types: s.custom.TypesOf, Enable: cfg.EnabledAdmission, Disable: cfg.DisabledAdmission})
+		if err != nil {
+			return err
+		}
 		chain = &c
 	}
 	ext := cfg.Extensions
 	if ext == nil {
 		ext = &rest.Extensions{Actions: reviews.Actions(s.authn, rules, tok), Claims: map[string]rest.Claim{}}
-		if cfg.ServiceCIDR.IsValid() {
-			ext.Claims["services"] = alloc.New(s.store, []netip.Prefix{cfg.ServiceCIDR}, cfg.NodePortRange).Claim
+		if len(cfg.ServiceCIDRs) > 0 {
+			services := alloc.New(s.store, cfg.ServiceCIDRs, cfg.NodePortRange)
+			if cfg.Shared {
+				if err := services.Share(ctx); err != nil {
+					return err
+				}
+			}
+			ext.Claims["services"] = services.Claim
 		}
 	}
 	s.rest = rest.New(rest.Config{Store: s.store, Kinds: s.kinds, Admission: *chain, Extensions: *ext,
@@ -67,14 +80,21 @@ func (s *Server) mayCreate(ctx context.Context, k *api.Kind, namespace, name str
 }
 
 func (s *Server) authorize(ctx context.Context, a authorizer.Attributes) error {
+	_, err := s.rule(ctx, a)
+	return err
+}
+
+// rule authorizes, and gives the authorizer's reason.
+func (s *Server) rule(ctx context.Context, a authorizer.Attributes) (string, error) {
 	decision, reason, err := s.authz.Authorize(ctx, a)
+	s.metrics.rulings[decision].Inc()
 	if decision == authorizer.DecisionAllow {
-		return nil
+		return reason, nil
 	}
 	if err != nil && ctx.Err() != nil {
-		return ctx.Err()
+		return "", ctx.Err()
 	}
-	return forbidden(a, reason)
+	return reason, forbidden(a, reason)
 }
 
 // quiet passes net/http's complaints on at debug level: a client that breaks off a handshake is no news.

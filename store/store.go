@@ -55,11 +55,19 @@ type Store interface {
 	Delete(ctx context.Context, key string, rev int64) (*Entry, error)
 
 	// Watch delivers all events under prefix after rev (0: from now on). ErrCompacted if they are no longer all known.
-	// The watch ends with its context; a watcher that falls further behind than the event ring is cut off.
-	Watch(ctx context.Context, prefix string, rev int64) (Watch, error)
+	// The watch ends with its context; a watcher that falls further behind than the event ring is cut off. With an Only, the
+	// store may leave out the events of all other objects, so that they cost nothing.
+	Watch(ctx context.Context, prefix string, rev int64, only ...Only) (Watch, error)
 
 	// Compact drops history before rev from etcd; watches and At can no longer start there.
 	Compact(ctx context.Context, rev int64) error
+}
+
+// Only narrows a watch to the objects that have a value, or had it before the change. Of is the same function for all
+// of one prefix and Field.
+type Only struct {
+	Field, Value string
+	Of           func(api.Object) string
 }
 
 // Snapshot is an immutable ordered view of the entries under one prefix.
@@ -104,45 +112,9 @@ type Entry struct {
 	Rev    int64      // revision of the last change, the object's resourceVersion
 	Object api.Object // shared, read-only
 	Value  []byte     // as stored in etcd; may be nil where it was not kept
+	Budget *Budget    // of the bytes kept beside the object; nil: without bounds
 	enc    encodings
-}
-
-// Encoded returns the object's bytes in one representation, made by build the first time that anybody asks.
-func (e *Entry) Encoded(r Representation, build func() ([]byte, error)) ([]byte, error) {
-	return e.enc.get(r, build)
-}
-
-// Forget drops the bytes that Encoded keeps; they are made again when somebody asks. The store does so when an entry
-// is superseded, so that the events of the past cost no more than their objects.
-func (e *Entry) Forget() {
-	for i := range e.enc {
-		e.enc[i].Store(nil)
-	}
-}
-
-// Representation names one way to write an object. Versions of the same kind that differ from the stored type have
-// representations that are not kept.
-type Representation int
-
-const (
-	JSON Representation = iota
-	Protobuf
-	Metadata // PartialObjectMetadata, as JSON
-	representations
-)
-
-type encodings [representations]atomic.Pointer[[]byte]
-
-func (e *encodings) get(r Representation, build func() ([]byte, error)) ([]byte, error) {
-	if b := e[r].Load(); b != nil {
-		return *b, nil
-	}
-	b, err := build()
-	if err != nil {
-		return nil, err
-	}
-	e[r].Store(&b)
-	return b, nil
+	past   atomic.Bool // superseded
 }
 
 var (

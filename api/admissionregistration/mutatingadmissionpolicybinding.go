@@ -2,6 +2,7 @@ package admissionregistration
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -11,6 +12,10 @@ var mutatingAdmissionPolicyBinding = &api.Kind{
 	Plural: "mutatingadmissionpolicybindings", Singular: "mutatingadmissionpolicybinding", Categories: []string{"api-extensions"},
 	StoragePath: "mutatingadmissionpolicybindings",
 	New:         api.New[admissionv1.MutatingAdmissionPolicyBinding], NewList: api.NewList[admissionv1.MutatingAdmissionPolicyBindingList],
+	Validate: api.Check(validateMutatingAdmissionPolicyBinding),
+	ValidateUpdate: api.CheckUpdate(func(x, _ *admissionv1.MutatingAdmissionPolicyBinding) field.ErrorList {
+		return validateMutatingAdmissionPolicyBinding(x)
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("PolicyName", "string", func(x *admissionv1.MutatingAdmissionPolicyBinding) any { return x.Spec.PolicyName }),

@@ -1,9 +1,7 @@
 package admissionregistration
 
 import (
-	"github.com/skiff-sh/skiff/api/core"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -41,19 +39,5 @@ func defaultMutatingWebhookConfiguration(x *admissionv1.MutatingWebhookConfigura
 }
 
 func validateMutatingWebhookConfiguration(x *admissionv1.MutatingWebhookConfiguration) field.ErrorList {
-	var errs field.ErrorList
-	seen := map[string]bool{}
-	for i := range x.Webhooks {
-		w, at := &x.Webhooks[i], field.NewPath("webhooks").Index(i)
-		errs = append(errs, validation.IsFullyQualifiedName(at.Child("name"), w.Name)...)
-		if seen[w.Name] {
-			errs = append(errs, field.Duplicate(at.Child("name"), w.Name))
-		}
-		seen[w.Name] = true
-		errs = append(errs, validateWebhook(at, w.AdmissionReviewVersions, w.SideEffects, w.TimeoutSeconds, &w.ClientConfig, w.Rules)...)
-		errs = append(errs, core.LabelSelector(at.Child("namespaceSelector"), w.NamespaceSelector)...)
-		errs = append(errs, core.LabelSelector(at.Child("objectSelector"), w.ObjectSelector)...)
-		errs = append(errs, validateConditions(at.Child("matchConditions"), w.MatchConditions)...)
-	}
-	return errs
+	return validateHooks(mutatingHooks(x.Webhooks))
 }

@@ -2,6 +2,7 @@ package admissionregistration
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -11,6 +12,11 @@ var validatingAdmissionPolicy = &api.Kind{
 	Plural: "validatingadmissionpolicies", Singular: "validatingadmissionpolicy", Categories: []string{"api-extensions"},
 	StoragePath: "validatingadmissionpolicies",
 	New:         api.New[admissionv1.ValidatingAdmissionPolicy], NewList: api.NewList[admissionv1.ValidatingAdmissionPolicyList],
+	Validate: api.Check(validateValidatingAdmissionPolicy),
+	ValidateUpdate: api.CheckUpdate(func(x, _ *admissionv1.ValidatingAdmissionPolicy) field.ErrorList {
+		return validateValidatingAdmissionPolicy(x)
+	}),
+	ValidateStatus: api.CheckUpdate(validateValidatingAdmissionPolicyStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Validations", "integer", func(x *admissionv1.ValidatingAdmissionPolicy) any { return int64(len(x.Spec.Validations)) }),

@@ -2,6 +2,7 @@ package admissionregistration
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -11,6 +12,10 @@ var validatingAdmissionPolicyBinding = &api.Kind{
 	Plural: "validatingadmissionpolicybindings", Singular: "validatingadmissionpolicybinding", Categories: []string{"api-extensions"},
 	StoragePath: "validatingadmissionpolicybindings",
 	New:         api.New[admissionv1.ValidatingAdmissionPolicyBinding], NewList: api.NewList[admissionv1.ValidatingAdmissionPolicyBindingList],
+	Validate: api.Check(validateValidatingAdmissionPolicyBinding),
+	ValidateUpdate: api.CheckUpdate(func(x, _ *admissionv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
+		return validateValidatingAdmissionPolicyBinding(x)
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("PolicyName", "string", func(x *admissionv1.ValidatingAdmissionPolicyBinding) any { return x.Spec.PolicyName }),

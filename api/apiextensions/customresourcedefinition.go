@@ -2,12 +2,16 @@ package apiextensions
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	schemavalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -20,6 +24,7 @@ var customResourceDefinition = &api.Kind{
 	Validate:       api.Check(validateCustomResourceDefinition),
 	ValidateUpdate: api.CheckUpdate(validateCustomResourceDefinitionUpdate),
 	ValidateStatus: api.CheckUpdate(validateCustomResourceDefinitionStatus),
+	Warnings:       unknownFormats,
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.CreatedColumn(),
@@ -91,4 +96,46 @@ func judged(x, old *apiextensionsv1.CustomResourceDefinition, rules func(x, old 
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
 	return rules(in, before)
+}
+
+// unknownFormats warns of formats that nobody checks, unless the old definition had them too.
+func unknownFormats(obj, old api.Object) []string {
+	known := map[string]bool{}
+	if x, ok := old.(*apiextensionsv1.CustomResourceDefinition); ok {
+		for _, f := range formatsOf(x) {
+			known[f] = true
+		}
+	}
+	var out []string
+	for _, f := range formatsOf(obj.(*apiextensionsv1.CustomResourceDefinition)) {
+		if !known[f] {
+			out = append(out, fmt.Sprintf("unrecognized format %q", f))
+		}
+	}
+	return out
+}
+
+// formatsOf are the formats in a definition's schemas that validation does not know.
+func formatsOf(x *apiextensionsv1.CustomResourceDefinition) []string {
+	in, err := internal(x)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	unknown := func(s *apiextensions.JSONSchemaProps) bool {
+		if s.Format != "" {
+			out = append(out, schemavalidation.GetUnrecognizedFormats(&spec.Schema{SchemaProps: spec.SchemaProps{Format: s.Format, Type: []string{s.Type}}},
+				environment.DefaultCompatibilityVersion())...)
+		}
+		return false // go on
+	}
+	if in.Spec.Validation != nil {
+		validation.SchemaHas(in.Spec.Validation.OpenAPIV3Schema, unknown)
+	}
+	for _, v := range in.Spec.Versions {
+		if v.Schema != nil {
+			validation.SchemaHas(v.Schema.OpenAPIV3Schema, unknown)
+		}
+	}
+	return out
 }

@@ -4,9 +4,11 @@ import (
 	"github.com/skiff-sh/skiff/api/core"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"strconv"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -19,6 +21,7 @@ var daemonSet = &api.Kind{
 	Validate:       api.Check(validateDaemonSet),
 	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), false, func(x *appsv1.DaemonSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateDaemonSetUpdate),
+	ValidateStatus: api.CheckUpdate(validateDaemonSetStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Desired", "integer", func(x *appsv1.DaemonSet) any { return int64(x.Status.DesiredNumberScheduled) }),
@@ -32,7 +35,13 @@ var daemonSet = &api.Kind{
 		api.Col("Images", "string", func(x *appsv1.DaemonSet) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Selector", "string", func(x *appsv1.DaemonSet) any { return metav1.FormatLabelSelector(x.Spec.Selector) }).Wide(),
 	},
-	Default:       api.Defaults(defaultDaemonSet),
+	Default: api.Defaults(defaultDaemonSet),
+	PrepareCreate: api.OnCreate(func(x *appsv1.DaemonSet) {
+		x.Status = appsv1.DaemonSetStatus{}
+		x.Annotations[appsv1.DeprecatedTemplateGeneration] = "1"
+		core.DropDisabledInTemplate(&x.Spec.Template, nil)
+	}),
+	PrepareUpdate: api.OnUpdate(updateDaemonSet),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
 		api.Status(),
@@ -49,6 +58,25 @@ func defaultDaemonSet(x *appsv1.DaemonSet) {
 	}
 	api.FillPtr(&x.Spec.RevisionHistoryLimit, 10)
 	core.DefaultPodTemplate(&x.Spec.Template)
+	if _, ok := x.Annotations[appsv1.DeprecatedTemplateGeneration]; !ok {
+		if x.Annotations == nil {
+			x.Annotations = map[string]string{}
+		}
+		x.Annotations[appsv1.DeprecatedTemplateGeneration] = "0"
+	}
+}
+
+// updateDaemonSet counts the changes of the template in the annotation that clients of the first versions read.
+func updateDaemonSet(x, old *appsv1.DaemonSet) {
+	core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template)
+	n, err := strconv.ParseInt(old.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
+	if err != nil {
+		n = 0
+	}
+	if !equality.Semantic.DeepEqual(x.Spec.Template, old.Spec.Template) {
+		n++
+	}
+	x.Annotations[appsv1.DeprecatedTemplateGeneration] = strconv.FormatInt(n, 10)
 }
 
 func validateDaemonSet(x *appsv1.DaemonSet) field.ErrorList {
@@ -63,7 +91,7 @@ func validateDaemonSet(x *appsv1.DaemonSet) field.ErrorList {
 	switch u := s.UpdateStrategy; {
 	case u.Type == appsv1.OnDeleteDaemonSetStrategyType:
 	case u.Type != appsv1.RollingUpdateDaemonSetStrategyType:
-		errs = append(errs, field.NotSupported(at.Child("type"), u.Type, []appsv1.DaemonSetUpdateStrategyType{appsv1.OnDeleteDaemonSetStrategyType, appsv1.RollingUpdateDaemonSetStrategyType}))
+		errs = append(errs, field.NotSupported(at, u, []appsv1.DaemonSetUpdateStrategyType{appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType}))
 	case u.RollingUpdate == nil:
 		errs = append(errs, field.Required(at.Child("rollingUpdate"), ""))
 	default:
@@ -74,7 +102,7 @@ func validateDaemonSet(x *appsv1.DaemonSet) field.ErrorList {
 		errs = append(errs, core.AtMostAll(at.Child("maxSurge"), r.MaxSurge)...)
 		switch none, noSurge := core.IsZero(r.MaxUnavailable), core.IsZero(r.MaxSurge); {
 		case none && noSurge:
-			errs = append(errs, field.Invalid(at.Child("maxUnavailable"), r.MaxUnavailable, "cannot be 0 when maxSurge is 0"))
+			errs = append(errs, field.Required(at.Child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
 		case !none && !noSurge:
 			errs = append(errs, field.Invalid(at.Child("maxSurge"), r.MaxSurge, "may not be set when maxUnavailable is non-zero"))
 		}

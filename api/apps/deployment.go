@@ -20,6 +20,7 @@ var deployment = &api.Kind{
 	Validate:       api.Check(validateDeployment),
 	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *appsv1.Deployment) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateDeploymentUpdate),
+	ValidateStatus: api.CheckUpdate(validateDeploymentStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Ready", "string", func(x *appsv1.Deployment) any {
@@ -32,7 +33,12 @@ var deployment = &api.Kind{
 		api.Col("Images", "string", func(x *appsv1.Deployment) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Selector", "string", func(x *appsv1.Deployment) any { return metav1.FormatLabelSelector(x.Spec.Selector) }).Wide(),
 	},
-	Default:       api.Defaults(defaultDeployment),
+	Default: api.Defaults(defaultDeployment),
+	PrepareCreate: api.OnCreate(func(x *appsv1.Deployment) {
+		x.Status = appsv1.DeploymentStatus{}
+		core.DropDisabledInTemplate(&x.Spec.Template, nil)
+	}),
+	PrepareUpdate: api.OnUpdate(func(x, old *appsv1.Deployment) { core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template) }),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
 		api.Scale(scaleDeployment),

@@ -19,6 +19,7 @@ var replicaSet = &api.Kind{
 	Validate:       api.Check(validateReplicaSet),
 	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *appsv1.ReplicaSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateReplicaSetUpdate),
+	ValidateStatus: api.CheckUpdate(validateReplicaSetStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Desired", "integer", func(x *appsv1.ReplicaSet) any { return api.Int(x.Spec.Replicas) }),
@@ -33,7 +34,12 @@ var replicaSet = &api.Kind{
 	Fields: api.Selectable(func(x *appsv1.ReplicaSet) map[string]string {
 		return map[string]string{"status.replicas": strconv.Itoa(int(x.Status.Replicas))}
 	}),
-	Default:       api.Defaults(defaultReplicaSet),
+	Default: api.Defaults(defaultReplicaSet),
+	PrepareCreate: api.OnCreate(func(x *appsv1.ReplicaSet) {
+		x.Status = appsv1.ReplicaSetStatus{}
+		core.DropDisabledInTemplate(&x.Spec.Template, nil)
+	}),
+	PrepareUpdate: api.OnUpdate(func(x, old *appsv1.ReplicaSet) { core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template) }),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
 		api.Scale(scaleReplicaSet),

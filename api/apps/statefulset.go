@@ -6,6 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"slices"
 
@@ -17,9 +18,11 @@ var statefulSet = &api.Kind{
 	Plural: "statefulsets", Singular: "statefulset", ShortNames: []string{"sts"}, Categories: []string{"all"}, Namespaced: true,
 	StoragePath: "statefulsets",
 	New:         api.New[appsv1.StatefulSet], NewList: api.NewList[appsv1.StatefulSetList],
-	Validate:       api.Check(validateStatefulSet),
+	ValidateName:   apivalidation.NameIsDNSLabel,
+	Validate:       api.Check(validateNewStatefulSet),
 	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), false, func(x *appsv1.StatefulSet) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateStatefulSetUpdate),
+	ValidateStatus: api.CheckUpdate(validateStatefulSetStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Ready", "string", func(x *appsv1.StatefulSet) any {
@@ -29,7 +32,18 @@ var statefulSet = &api.Kind{
 		api.Col("Containers", "string", func(x *appsv1.StatefulSet) any { return core.ContainerNames(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Images", "string", func(x *appsv1.StatefulSet) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
 	},
-	Default:       api.Defaults(defaultStatefulSet),
+	Default: api.Defaults(defaultStatefulSet),
+	PrepareCreate: api.OnCreate(func(x *appsv1.StatefulSet) {
+		x.Status = appsv1.StatefulSetStatus{}
+		dropMaxUnavailable(x)
+		core.DropDisabledInTemplate(&x.Spec.Template, nil)
+	}),
+	PrepareUpdate: api.OnUpdate(func(x, old *appsv1.StatefulSet) {
+		if r := old.Spec.UpdateStrategy.RollingUpdate; r == nil || r.MaxUnavailable == nil {
+			dropMaxUnavailable(x)
+		}
+		core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template)
+	}),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
 		api.Scale(scaleStatefulSet),
@@ -69,7 +83,13 @@ func defaultStatefulSet(x *appsv1.StatefulSet) {
 func validateStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
 	var errs field.ErrorList
 	s, path := &x.Spec, field.NewPath("spec")
-	errs = append(errs, core.OneOf(path.Child("podManagementPolicy"), s.PodManagementPolicy, appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)...)
+	switch p := s.PodManagementPolicy; p {
+	case appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement:
+	case "":
+		errs = append(errs, field.Required(path.Child("podManagementPolicy"), ""))
+	default:
+		errs = append(errs, field.Invalid(path.Child("podManagementPolicy"), p, fmt.Sprintf("must be '%s' or '%s'", appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)))
+	}
 	at := path.Child("updateStrategy")
 	switch u := s.UpdateStrategy; u.Type {
 	case appsv1.OnDeleteStatefulSetStrategyType:
@@ -79,7 +99,6 @@ func validateStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
 	case appsv1.RollingUpdateStatefulSetStrategyType:
 		if r := u.RollingUpdate; r != nil {
 			errs = append(errs, core.NotNegative(at.Child("rollingUpdate", "partition"), r.Partition)...)
-			errs = append(errs, core.CountOrPercent(at.Child("rollingUpdate", "maxUnavailable"), r.MaxUnavailable)...)
 		}
 	case "":
 		errs = append(errs, field.Required(at, ""))
@@ -88,7 +107,15 @@ func validateStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
 	}
 	errs = append(errs, core.NotNegative(path.Child("replicas"), s.Replicas)...)
 	errs = append(errs, core.NotNegative(path.Child("minReadySeconds"), &s.MinReadySeconds)...)
-	errs = append(errs, core.NotNegative(path.Child("revisionHistoryLimit"), s.RevisionHistoryLimit)...)
+	if p := s.PersistentVolumeClaimRetentionPolicy; p != nil {
+		at := path.Child("persistentVolumeClaimRetentionPolicy")
+		keep, drop := appsv1.RetainPersistentVolumeClaimRetentionPolicyType, appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+		errs = append(errs, core.Known(at.Child("whenDeleted"), p.WhenDeleted, keep, drop)...)
+		errs = append(errs, core.Known(at.Child("whenScaled"), p.WhenScaled, keep, drop)...)
+	}
+	if o := s.Ordinals; o != nil {
+		errs = append(errs, core.NotNegative(path.Child("ordinals", "start"), &o.Start)...)
+	}
 	errs = append(errs, core.MatchTemplate(path, s.Selector, &s.Template, "statefulset")...)
 	t := s.Template.DeepCopy()
 	for i := range s.VolumeClaimTemplates { // claims stand in for volumes of their name
@@ -99,6 +126,26 @@ func validateStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
 	errs = append(errs, core.ValidatePodTemplate(path.Child("template"), t)...)
 	errs = append(errs, core.AlwaysRestarting(path.Child("template"), t, "StatefulSet")...)
 	return errs
+}
+
+// validateNewStatefulSet holds what old objects are not judged by.
+func validateNewStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
+	errs := validateStatefulSet(x)
+	path := field.NewPath("spec")
+	if n := x.Spec.ServiceName; n != "" {
+		errs = append(errs, core.Label(path.Child("serviceName"), n)...)
+	}
+	for i := range x.Spec.VolumeClaimTemplates {
+		errs = append(errs, core.ValidateClaimSpec(path.Child("volumeClaimTemplates").Index(i).Child("spec"), &x.Spec.VolumeClaimTemplates[i].Spec)...)
+	}
+	return errs
+}
+
+// dropMaxUnavailable takes out a field that upstream's default gates switch off.
+func dropMaxUnavailable(x *appsv1.StatefulSet) {
+	if r := x.Spec.UpdateStrategy.RollingUpdate; r != nil {
+		r.MaxUnavailable = nil
+	}
 }
 
 func validateStatefulSetUpdate(x, old *appsv1.StatefulSet) field.ErrorList {

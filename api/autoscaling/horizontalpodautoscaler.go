@@ -1,7 +1,6 @@
 package autoscaling
 
 import (
-	"github.com/skiff-sh/skiff/api/core"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -66,33 +65,4 @@ func defaultRules(r *autoscalingv2.HPAScalingRules, d autoscalingv2.HPAScalingRu
 		r.Policies = d.Policies
 	}
 	return r
-}
-
-func validateHorizontalPodAutoscaler(x *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
-	var errs field.ErrorList
-	path, s := field.NewPath("spec"), &x.Spec
-	if s.MinReplicas != nil && *s.MinReplicas < 1 {
-		errs = append(errs, field.Invalid(path.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 1"))
-	}
-	if s.MaxReplicas < 1 {
-		errs = append(errs, field.Invalid(path.Child("maxReplicas"), s.MaxReplicas, "must be greater than 0"))
-	}
-	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
-		errs = append(errs, field.Invalid(path.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
-	}
-	errs = append(errs, core.Required(path.Child("scaleTargetRef", "kind"), s.ScaleTargetRef.Kind, "")...)
-	errs = append(errs, core.Required(path.Child("scaleTargetRef", "name"), s.ScaleTargetRef.Name, "")...)
-	for i, m := range s.Metrics {
-		at := path.Child("metrics").Index(i)
-		if m.Type == "" {
-			errs = append(errs, field.Required(at.Child("type"), "must specify a metric source type"))
-		} else {
-			errs = append(errs, core.OneOf(at.Child("type"), m.Type, autoscalingv2.ContainerResourceMetricSourceType, autoscalingv2.ExternalMetricSourceType,
-				autoscalingv2.ObjectMetricSourceType, autoscalingv2.PodsMetricSourceType, autoscalingv2.ResourceMetricSourceType)...)
-		}
-		if m.Type == autoscalingv2.ResourceMetricSourceType && m.Resource == nil {
-			errs = append(errs, field.Required(at.Child("resource"), "must populate information for the given metric source"))
-		}
-	}
-	return errs
 }

@@ -5,9 +5,7 @@ import (
 	"github.com/skiff-sh/skiff/api/core"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"maps"
@@ -26,6 +24,7 @@ var job = &api.Kind{
 	Validate:       api.Check(validateJob),
 	Warnings:       core.TemplateWarnings(field.NewPath("spec", "template"), true, func(x *batchv1.Job) *corev1.PodTemplateSpec { return &x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(validateJobUpdate),
+	ValidateStatus: api.CheckUpdate(validateJobStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Status", "string", func(x *batchv1.Job) any { return jobStatus(x) }),
@@ -36,6 +35,7 @@ var job = &api.Kind{
 		api.Col("Images", "string", func(x *batchv1.Job) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Selector", "string", func(x *batchv1.Job) any { return metav1.FormatLabelSelector(x.Spec.Selector) }).Wide(),
 	},
+	PrepareUpdate: api.OnUpdate(func(x, old *batchv1.Job) { core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template) }),
 	PrepareCreate: api.OnCreate(createJob),
 	FieldKeys:     []string{"status.successful"},
 	Fields: api.Selectable(func(x *batchv1.Job) map[string]string {
@@ -65,6 +65,7 @@ func defaultJob(x *batchv1.Job) {
 	}
 	api.FillPtr(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	api.FillPtr(&s.Suspend, false)
+	api.FillPtr(&s.ManualSelector, false)
 	if s.PodReplacementPolicy == nil {
 		s.PodReplacementPolicy = api.Ptr(batchv1.TerminatingOrFailed)
 		if s.PodFailurePolicy != nil {
@@ -88,6 +89,7 @@ func defaultFailurePolicy(p *batchv1.PodFailurePolicy) {
 
 func createJob(x *batchv1.Job) {
 	x.Status = batchv1.JobStatus{}
+	core.DropDisabledInTemplate(&x.Spec.Template, nil)
 	if x.Spec.ManualSelector != nil && *x.Spec.ManualSelector {
 		return
 	}
@@ -158,69 +160,4 @@ func jobDuration(x *batchv1.Job, now time.Time) any {
 		return duration.HumanDuration(now.Sub(x.Status.StartTime.Time))
 	}
 	return duration.HumanDuration(x.Status.CompletionTime.Sub(x.Status.StartTime.Time))
-}
-
-func validateJob(x *batchv1.Job) field.ErrorList {
-	var errs field.ErrorList
-	errs = append(errs, validateJobSpec(field.NewPath("spec"), &x.Spec)...)
-	path := field.NewPath("spec")
-	if x.Spec.Selector == nil {
-		return append(errs, field.Required(path.Child("selector"), ""))
-	}
-	errs = append(errs, core.LabelSelector(path.Child("selector"), x.Spec.Selector)...)
-	if sel, err := metav1.LabelSelectorAsSelector(x.Spec.Selector); err == nil && !sel.Matches(labels.Set(x.Spec.Template.Labels)) {
-		errs = append(errs, field.Invalid(path.Child("template", "metadata", "labels"), x.Spec.Template.Labels, "`selector` does not match template `labels`"))
-	}
-	return errs
-}
-
-func validateJobUpdate(x, old *batchv1.Job) field.ErrorList {
-	errs := validateJob(x)
-	path, now, was := field.NewPath("spec"), &x.Spec, &old.Spec
-	if now.CompletionMode == nil || *now.CompletionMode != batchv1.IndexedCompletion || now.Completions == nil || now.Parallelism == nil || *now.Completions != *now.Parallelism {
-		errs = append(errs, core.Immutable(path.Child("completions"), now.Completions, was.Completions)...)
-	}
-	errs = append(errs, core.Immutable(path.Child("selector"), now.Selector, was.Selector)...)
-	errs = append(errs, core.Immutable(path.Child("completionMode"), now.CompletionMode, was.CompletionMode)...)
-	errs = append(errs, core.Immutable(path.Child("podFailurePolicy"), now.PodFailurePolicy, was.PodFailurePolicy)...)
-	errs = append(errs, core.Immutable(path.Child("backoffLimitPerIndex"), now.BackoffLimitPerIndex, was.BackoffLimitPerIndex)...)
-	errs = append(errs, core.Immutable(path.Child("managedBy"), now.ManagedBy, was.ManagedBy)...)
-	errs = append(errs, core.Immutable(path.Child("successPolicy"), now.SuccessPolicy, was.SuccessPolicy)...)
-	t := now.Template.DeepCopy()
-	if was.Suspend != nil && *was.Suspend && old.Status.StartTime == nil { // where its pods may run can change until it starts (KEP-2926)
-		t.Spec.NodeSelector, t.Spec.Tolerations = was.Template.Spec.NodeSelector, was.Template.Spec.Tolerations
-		t.Spec.Affinity, t.Spec.SchedulingGates = was.Template.Spec.Affinity, was.Template.Spec.SchedulingGates
-		t.Labels, t.Annotations = was.Template.Labels, was.Template.Annotations
-	}
-	if !equality.Semantic.DeepEqual(t, &was.Template) {
-		errs = append(errs, core.Immutable(path.Child("template"), now.Template, was.Template)...)
-	}
-	return errs
-}
-
-func validateJobSpec(path *field.Path, s *batchv1.JobSpec) field.ErrorList {
-	var errs field.ErrorList
-	for name, n := range map[string]*int32{"parallelism": s.Parallelism, "completions": s.Completions, "backoffLimit": s.BackoffLimit,
-		"ttlSecondsAfterFinished": s.TTLSecondsAfterFinished, "backoffLimitPerIndex": s.BackoffLimitPerIndex, "maxFailedIndexes": s.MaxFailedIndexes} {
-		errs = append(errs, core.NotNegative(path.Child(name), n)...)
-	}
-	errs = append(errs, core.NotNegative(path.Child("activeDeadlineSeconds"), s.ActiveDeadlineSeconds)...)
-	if m := s.CompletionMode; m != nil {
-		errs = append(errs, core.OneOf(path.Child("completionMode"), *m, batchv1.IndexedCompletion, batchv1.NonIndexedCompletion)...)
-		if *m == batchv1.IndexedCompletion && s.Completions == nil {
-			errs = append(errs, field.Required(path.Child("completions"), "when completion mode is Indexed"))
-		}
-	}
-	if s.BackoffLimitPerIndex != nil && (s.CompletionMode == nil || *s.CompletionMode != batchv1.IndexedCompletion) {
-		errs = append(errs, field.Invalid(path.Child("backoffLimitPerIndex"), *s.BackoffLimitPerIndex, "requires indexed completion mode"))
-	}
-	errs = append(errs, core.ValidatePodTemplate(path.Child("template"), &s.Template)...)
-	at := path.Child("template", "spec", "restartPolicy")
-	switch p := s.Template.Spec.RestartPolicy; {
-	case p == "" || p == corev1.RestartPolicyAlways:
-		errs = append(errs, field.Required(at, "valid values: \"OnFailure\", \"Never\""))
-	case s.PodFailurePolicy != nil && p != corev1.RestartPolicyNever:
-		errs = append(errs, field.Invalid(at, p, "only \"Never\" is supported when podFailurePolicy is specified"))
-	}
-	return errs
 }

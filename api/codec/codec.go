@@ -39,6 +39,9 @@ func For(k *api.Kind) *Codec {
 	return &Codec{kind: k, json: k.CRD || k.Group == "apiextensions.k8s.io" || k.Group == "apiregistration.k8s.io"}
 }
 
+// GroupResource names what the codec is for, in metrics.
+func (c *Codec) GroupResource() schema.GroupResource { return c.kind.GroupResource() }
+
 // Decode makes an object of the row's type with its apiVersion and kind, its resourceVersion set to rev (0: left
 // empty) and its defaults filled in. Nothing of value is kept.
 func (c *Codec) Decode(value []byte, rev int64) (api.Object, error) {

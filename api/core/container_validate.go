@@ -2,7 +2,9 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +25,7 @@ type podValidator struct {
 	volumes   map[string]*corev1.Volume
 	names     map[string]bool
 	hostPorts map[string]bool
+	claims    []string // of devices
 }
 
 func (v *podValidator) initContainer(path *field.Path, c *corev1.Container) field.ErrorList {
@@ -81,11 +84,13 @@ func (v *podValidator) container(path *field.Path, c *corev1.Container) field.Er
 		errs = append(errs, validateEnv(path.Child("env").Index(i), &c.Env[i])...)
 	}
 	for i := range c.EnvFrom {
-		errs = append(errs, validateEnvFrom(path.Child("envFrom").Index(i), &c.EnvFrom[i])...)
+		errs = append(errs, validateEnvFrom(path.Child("envFrom"), path.Child("envFrom").Index(i), &c.EnvFrom[i])...)
 	}
 	errs = append(errs, v.mounts(path.Child("volumeMounts"), c)...)
 	errs = append(errs, v.devices(path.Child("volumeDevices"), c)...)
-	errs = append(errs, ValidateResources(path.Child("resources"), &c.Resources)...)
+	errs = append(errs, validateResources(path.Child("resources"), &c.Resources, v.claims, false)...)
+	errs = append(errs, validateResizePolicy(path.Child("resizePolicy"), v.spec, c.ResizePolicy)...)
+	errs = append(errs, validateRestart(path, c)...)
 	errs = append(errs, validateContainerSecurity(path.Child("securityContext"), c.SecurityContext)...)
 	return errs
 }
@@ -117,7 +122,7 @@ func (v *podValidator) ports(path *field.Path, ports []corev1.ContainerPort) fie
 		} else {
 			errs = append(errs, Port(at.Child("containerPort"), p.ContainerPort)...)
 		}
-		errs = append(errs, OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)...)
+		errs = append(errs, OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 		if v.spec.HostNetwork && p.HostPort != p.ContainerPort && p.HostPort != 0 {
 			errs = append(errs, field.Invalid(at.Child("hostPort"), p.HostPort, "must match `containerPort` when `hostNetwork` is true"))
 		}
@@ -168,7 +173,7 @@ func validateEnv(path *field.Path, e *corev1.EnvVar) field.ErrorList {
 	}
 	switch {
 	case sources == 0:
-		errs = append(errs, field.Invalid(at, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"))
+		errs = append(errs, field.Invalid(at, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"))
 	case e.Value != "":
 		errs = append(errs, field.Invalid(at, "", "may not be specified when `value` is not empty"))
 	case sources > 1:
@@ -178,7 +183,7 @@ func validateEnv(path *field.Path, e *corev1.EnvVar) field.ErrorList {
 }
 
 func validateKeyRef(path *field.Path, name, key string) field.ErrorList {
-	errs := Required(path.Child("name"), name, "")
+	errs := validateConfigName(path.Child("name"), name)
 	if key == "" {
 		return append(errs, field.Required(path.Child("key"), ""))
 	}
@@ -188,7 +193,7 @@ func validateKeyRef(path *field.Path, name, key string) field.ErrorList {
 var (
 	envFields = []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
 		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
-	fileFields = []string{"metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid"}
+	fileFields = []string{"metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"}
 )
 
 func validateFieldRef(path *field.Path, f *corev1.ObjectFieldSelector, valid []string) field.ErrorList {
@@ -208,6 +213,12 @@ func validateFieldRef(path *field.Path, f *corev1.ObjectFieldSelector, valid []s
 		}
 		return field.ErrorList{field.Invalid(path, base, "does not support subscript")}
 	}
+	if f.APIVersion != "v1" {
+		return field.ErrorList{field.Invalid(at, f.FieldPath, "error converting fieldPath: unsupported pod version: "+f.APIVersion)}
+	}
+	if !slices.Contains(convertible, f.FieldPath) {
+		return field.ErrorList{field.Invalid(at, f.FieldPath, "error converting fieldPath: field label not supported: "+f.FieldPath)}
+	}
 	return OneOf(at, f.FieldPath, valid...)
 }
 
@@ -224,19 +235,26 @@ func validateResourceFieldRef(path *field.Path, r *corev1.ResourceFieldSelector,
 			return errs
 		}
 	}
-	units := []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}
-	if strings.HasSuffix(r.Resource, ".cpu") {
-		units = []string{"1m", "1"}
+	units, allowed, of := []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}, "", "memory"
+	allowed = strings.Join(units, ", ")
+	switch {
+	case strings.HasSuffix(r.Resource, ".cpu"):
+		units, allowed, of = []string{"1m", "1"}, "1m and 1", "cpu"
+	case strings.HasSuffix(r.Resource, ".ephemeral-storage"):
+		of = "local ephemeral storage"
+	case strings.Contains(r.Resource, ".hugepages-"):
+		of = "hugepages"
 	}
 	for _, u := range units {
 		if q := resource.MustParse(u); r.Divisor.IsZero() || q.Cmp(r.Divisor) == 0 {
 			return nil
 		}
 	}
-	return field.ErrorList{field.Invalid(path.Child("divisor"), r.Divisor.String(), "only divisor's values "+strings.Join(units, ", ")+" are supported")}
+	return field.ErrorList{field.Invalid(path.Child("divisor"), r.Divisor.String(), "only divisor's values "+allowed+" are supported with the "+of+" resource")}
 }
 
-func validateEnvFrom(path *field.Path, e *corev1.EnvFromSource) field.ErrorList {
+// validateEnvFrom names no index where it speaks of the source as a whole: upstream's list is at list.
+func validateEnvFrom(list, path *field.Path, e *corev1.EnvFromSource) field.ErrorList {
 	var errs field.ErrorList
 	if e.Prefix != "" {
 		errs = append(errs, Problems(path.Child("prefix"), e.Prefix, validation.IsRelaxedEnvVarName(e.Prefix))...)
@@ -244,19 +262,27 @@ func validateEnvFrom(path *field.Path, e *corev1.EnvFromSource) field.ErrorList 
 	sources := 0
 	if e.ConfigMapRef != nil {
 		sources++
-		errs = append(errs, Required(path.Child("configMapRef", "name"), e.ConfigMapRef.Name, "")...)
+		errs = append(errs, namedRef(path.Child("configMapRef", "name"), e.ConfigMapRef.Name)...)
 	}
 	if e.SecretRef != nil {
 		sources++
-		errs = append(errs, Required(path.Child("secretRef", "name"), e.SecretRef.Name, "")...)
+		errs = append(errs, namedRef(path.Child("secretRef", "name"), e.SecretRef.Name)...)
 	}
 	switch {
 	case sources == 0:
-		errs = append(errs, field.Invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"))
+		errs = append(errs, field.Invalid(list, "", "must specify one of: `configMapRef` or `secretRef`"))
 	case sources > 1:
-		errs = append(errs, field.Invalid(path, "", "may not have more than one field specified at a time"))
+		errs = append(errs, field.Invalid(list, "", "may not have more than one field specified at a time"))
 	}
 	return errs
+}
+
+// namedRef checks the name of an object that must be named.
+func namedRef(path *field.Path, name string) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	return Subdomain(path, name)
 }
 
 func (v *podValidator) mounts(path *field.Path, c *corev1.Container) field.ErrorList {
@@ -266,7 +292,8 @@ func (v *podValidator) mounts(path *field.Path, c *corev1.Container) field.Error
 		at := path.Index(i)
 		if m.Name == "" {
 			errs = append(errs, field.Required(at.Child("name"), ""))
-		} else if v.volumes[m.Name] == nil {
+		}
+		if v.volumes[m.Name] == nil {
 			errs = append(errs, field.NotFound(at.Child("name"), m.Name))
 		}
 		if m.MountPath == "" {
@@ -276,16 +303,49 @@ func (v *podValidator) mounts(path *field.Path, c *corev1.Container) field.Error
 			errs = append(errs, field.Invalid(at.Child("mountPath"), m.MountPath, "must be unique"))
 		}
 		paths[m.MountPath] = true
-		errs = append(errs, relativePath(at.Child("subPath"), m.SubPath)...)
-		errs = append(errs, relativePath(at.Child("subPathExpr"), m.SubPathExpr)...)
-		if m.SubPath != "" && m.SubPathExpr != "" {
+		if usedBy(c.VolumeDevices, func(d *corev1.VolumeDevice) bool { return d.Name == m.Name }) {
+			errs = append(errs, field.Invalid(at.Child("name"), m.Name, "must not already exist in volumeDevices"))
+		}
+		if usedBy(c.VolumeDevices, func(d *corev1.VolumeDevice) bool { return d.DevicePath == m.MountPath }) {
+			errs = append(errs, field.Invalid(at.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
+		}
+		errs = append(errs, validateMountOptions(path, &m, c)...)
+	}
+	return errs
+}
+
+func usedBy[T any](list []T, is func(*T) bool) bool {
+	for i := range list {
+		if is(&list[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// validateMountOptions names no index: upstream's paths do not.
+func validateMountOptions(at *field.Path, m *corev1.VolumeMount, c *corev1.Container) field.ErrorList {
+	errs := localPath(at.Child("subPath"), m.SubPath)
+	if m.SubPathExpr != "" {
+		if m.SubPath != "" {
 			errs = append(errs, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 		}
-		if p := m.MountPropagation; p != nil {
-			errs = append(errs, OneOf(at.Child("mountPropagation"), *p, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
-			if *p == corev1.MountPropagationBidirectional && (c.SecurityContext == nil || c.SecurityContext.Privileged == nil || !*c.SecurityContext.Privileged) {
-				errs = append(errs, field.Forbidden(at.Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"))
-			}
+		errs = append(errs, localPath(at.Child("subPathExpr"), m.SubPathExpr)...)
+	}
+	if p := m.MountPropagation; p != nil {
+		errs = append(errs, Known(at.Child("mountPropagation"), *p, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
+		if *p == corev1.MountPropagationBidirectional && (c.SecurityContext == nil || c.SecurityContext.Privileged == nil || !*c.SecurityContext.Privileged) {
+			errs = append(errs, field.Forbidden(at.Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"))
+		}
+	}
+	if r := m.RecursiveReadOnly; r != nil {
+		p := at.Child("recursiveReadOnly")
+		if *r != corev1.RecursiveReadOnlyDisabled && !m.ReadOnly && (*r == corev1.RecursiveReadOnlyEnabled || *r == corev1.RecursiveReadOnlyIfPossible) {
+			errs = append(errs, field.Forbidden(p, "may only be specified when readOnly is true"))
+		}
+		errs = append(errs, Known(p, *r, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
+		if *r != corev1.RecursiveReadOnlyDisabled && m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+			errs = append(errs, field.Forbidden(p, "may only be specified when mountPropagation is None or not specified"))
 		}
 	}
 	return errs
@@ -293,27 +353,50 @@ func (v *podValidator) mounts(path *field.Path, c *corev1.Container) field.Error
 
 func (v *podValidator) devices(path *field.Path, c *corev1.Container) field.ErrorList {
 	var errs field.ErrorList
+	names, paths := map[string]bool{}, map[string]bool{}
 	for i, d := range c.VolumeDevices {
 		at := path.Index(i)
-		switch vol := v.volumes[d.Name]; {
-		case d.Name == "":
+		if d.Name == "" {
 			errs = append(errs, field.Required(at.Child("name"), ""))
-		case vol == nil:
-			errs = append(errs, field.NotFound(at.Child("name"), d.Name))
-		case vol.PersistentVolumeClaim == nil && vol.Ephemeral == nil:
+		}
+		if names[d.Name] {
+			errs = append(errs, field.Invalid(at.Child("name"), d.Name, "must be unique"))
+		}
+		vol := v.volumes[d.Name]
+		if vol != nil && vol.PersistentVolumeClaim == nil && vol.Ephemeral == nil {
+			errs = append(errs, field.Invalid(at.Child("name"), d.Name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"))
+		}
+		if vol == nil {
 			errs = append(errs, field.NotFound(at.Child("name"), d.Name))
 		}
-		errs = append(errs, Required(at.Child("devicePath"), d.DevicePath, "")...)
+		if d.DevicePath == "" {
+			errs = append(errs, field.Required(at.Child("devicePath"), ""))
+		}
+		if paths[d.DevicePath] {
+			errs = append(errs, field.Invalid(at.Child("devicePath"), d.DevicePath, "must be unique"))
+		}
+		if slices.Contains(strings.Split(d.DevicePath, "/"), "..") {
+			errs = append(errs, field.Invalid(at.Child("devicePath"), d.DevicePath, "can not contain backsteps ('..')"))
+		}
+		paths[d.DevicePath] = true
+		if usedBy(c.VolumeMounts, func(m *corev1.VolumeMount) bool { return m.Name == d.Name }) {
+			errs = append(errs, field.Invalid(at.Child("name"), d.Name, "must not already exist in volumeMounts"))
+		}
+		if usedBy(c.VolumeMounts, func(m *corev1.VolumeMount) bool { return m.MountPath == d.DevicePath }) {
+			errs = append(errs, field.Invalid(at.Child("devicePath"), d.DevicePath, "must not already exist as a path in volumeMounts"))
+		}
+		names[d.Name] = names[d.Name] || d.Name != ""
 	}
 	return errs
 }
 
 // relativePath checks a path inside something: not absolute, and not going up. Empty is fine.
 func relativePath(path *field.Path, p string) field.ErrorList {
+	var errs field.ErrorList
 	if strings.HasPrefix(p, "/") {
-		return field.ErrorList{field.Invalid(path, p, "must be a relative path")}
+		errs = append(errs, field.Invalid(path, p, "must be a relative path"))
 	}
-	return noBackSteps(path, p)
+	return append(errs, noBackSteps(path, p)...)
 }
 
 func noBackSteps(path *field.Path, p string) field.ErrorList {
@@ -327,24 +410,38 @@ func noBackSteps(path *field.Path, p string) field.ErrorList {
 
 // ValidateResources checks the names, the signs and the order of requests and limits.
 func ValidateResources(path *field.Path, r *corev1.ResourceRequirements) field.ErrorList {
+	return validateResources(path, r, nil, false)
+}
+
+// validateResources judges the resources of a container, or with pod of a pod as a whole. claims are the pod's device claims.
+func validateResources(path *field.Path, r *corev1.ResourceRequirements, claims []string, pod bool) field.ErrorList {
 	var errs field.ErrorList
-	for name, q := range r.Limits {
-		errs = append(errs, validateContainerResource(path.Child("limits").Key(string(name)), path.Child("limits"), name, q)...)
+	limits, requests := path.Child("limits"), path.Child("requests")
+	huge, plain := false, false
+	for _, name := range slices.Sorted(maps.Keys(r.Limits)) {
+		errs = append(errs, validateContainerResource(limits.Key(string(name)), limits, name, r.Limits[name])...)
+		huge = huge || isHugePages(name)
+		plain = plain || name == corev1.ResourceCPU || name == corev1.ResourceMemory
 	}
-	for name, q := range r.Requests {
-		at := path.Child("requests")
-		errs = append(errs, validateContainerResource(at.Key(string(name)), at, name, q)...)
+	for _, name := range slices.Sorted(maps.Keys(r.Requests)) {
+		q := r.Requests[name]
+		errs = append(errs, validateContainerResource(requests.Key(string(name)), requests, name, q)...)
+		huge = huge || isHugePages(name)
+		plain = plain || name == corev1.ResourceCPU || name == corev1.ResourceMemory
 		limit, limited := r.Limits[name]
 		switch overcommit := isOvercommitted(name); {
 		case limited && overcommit && q.Cmp(limit) > 0:
-			errs = append(errs, field.Invalid(at, q.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
+			errs = append(errs, field.Invalid(requests, q.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
 		case limited && !overcommit && q.Cmp(limit) != 0:
-			errs = append(errs, field.Invalid(at, q.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String())))
+			errs = append(errs, field.Invalid(requests, q.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String())))
 		case !limited && !overcommit:
-			errs = append(errs, field.Required(path.Child("limits"), "Limit must be set for non overcommitable resources"))
+			errs = append(errs, field.Required(limits, "Limit must be set for non overcommitable resources"))
 		}
 	}
-	return errs
+	if huge && !plain && !pod {
+		errs = append(errs, field.Forbidden(path, "HugePages require cpu or memory"))
+	}
+	return append(errs, validateClaimUses(path.Child("claims"), r.Claims, claims)...)
 }
 
 func isOvercommitted(name corev1.ResourceName) bool {
@@ -363,7 +460,29 @@ func validateContainerResource(at, list *field.Path, name corev1.ResourceName, q
 		!strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix):
 		errs = append(errs, field.Invalid(list, name, "must be a standard resource for containers"))
 	}
-	return append(errs, notNegativeQuantity(at, q)...)
+	errs = append(notNegativeQuantity(at, q), errs...)
+	if isHugePages(name) {
+		size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
+		if err != nil || size.Value() == 0 || q.Sign() < 0 || q.Value()%size.Value() != 0 {
+			errs = append(errs, field.Invalid(at, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name)))
+		}
+	}
+	return errs
+}
+
+// ContainerResourceName checks the name of a resource that a container can have.
+func ContainerResourceName(path *field.Path, name string) field.ErrorList {
+	errs := Problems(path, name, validation.IsQualifiedName(name))
+	switch {
+	case len(errs) > 0:
+	case strings.Contains(name, "/"):
+		if domain, _, _ := strings.Cut(name, "/"); strings.HasPrefix(name, "requests.") || domain == "" {
+			errs = append(errs, field.Invalid(path, name, "doesn't follow extended resource name standard"))
+		}
+	case name != "cpu" && name != "memory" && name != "ephemeral-storage" && !strings.HasPrefix(name, corev1.ResourceHugePagesPrefix):
+		errs = append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
+	}
+	return errs
 }
 
 func notNegativeQuantity(path *field.Path, q resource.Quantity) field.ErrorList {
@@ -397,9 +516,11 @@ func validateContainerSecurity(path *field.Path, s *corev1.SecurityContext) fiel
 		}
 	}
 	if s.ProcMount != nil {
-		errs = append(errs, OneOf(path.Child("procMount"), *s.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
+		errs = append(errs, Known(path.Child("procMount"), *s.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
 	}
-	return append(errs, validateSeccomp(path.Child("seccompProfile"), s.SeccompProfile)...)
+	errs = append(errs, validateSeccomp(path.Child("seccompProfile"), s.SeccompProfile)...)
+	errs = append(errs, validateWindows(path.Child("windowsOptions"), s.WindowsOptions)...)
+	return append(errs, validateAppArmor(path.Child("appArmorProfile"), s.AppArmorProfile)...)
 }
 
 func (v *podValidator) probes(path *field.Path, c *corev1.Container) field.ErrorList {
@@ -417,10 +538,10 @@ func (v *podValidator) probes(path *field.Path, c *corev1.Container) field.Error
 	if c.Lifecycle != nil {
 		at := path.Child("lifecycle")
 		if h := c.Lifecycle.PostStart; h != nil {
-			errs = append(errs, validateHandler(at.Child("postStart"), h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep)...)
+			errs = append(errs, validateHandler(at.Child("postStart"), h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep, v.spec.TerminationGracePeriodSeconds)...)
 		}
 		if h := c.Lifecycle.PreStop; h != nil {
-			errs = append(errs, validateHandler(at.Child("preStop"), h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep)...)
+			errs = append(errs, validateHandler(at.Child("preStop"), h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep, v.spec.TerminationGracePeriodSeconds)...)
 		}
 	}
 	return errs
@@ -430,7 +551,7 @@ func validateProbe(path *field.Path, p *corev1.Probe) field.ErrorList {
 	if p == nil {
 		return nil
 	}
-	errs := validateHandler(path, p.Exec, p.HTTPGet, p.TCPSocket, p.GRPC, nil)
+	errs := validateHandler(path, p.Exec, p.HTTPGet, p.TCPSocket, p.GRPC, nil, nil)
 	for _, f := range []struct {
 		name string
 		n    int32
@@ -444,7 +565,7 @@ func validateProbe(path *field.Path, p *corev1.Probe) field.ErrorList {
 	return errs
 }
 
-func validateHandler(path *field.Path, exec *corev1.ExecAction, get *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction, sleep *corev1.SleepAction) field.ErrorList {
+func validateHandler(path *field.Path, exec *corev1.ExecAction, get *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction, sleep *corev1.SleepAction, grace *int64) field.ErrorList {
 	var errs field.ErrorList
 	kinds := 0
 	one := func(name string) bool {
@@ -465,8 +586,8 @@ func validateHandler(path *field.Path, exec *corev1.ExecAction, get *corev1.HTTP
 	if grpc != nil && one("grpc") {
 		errs = append(errs, Port(path.Child("grpc", "port"), grpc.Port)...)
 	}
-	if sleep != nil && one("sleep") && sleep.Seconds < 0 {
-		errs = append(errs, field.Invalid(path.Child("sleep"), sleep.Seconds, "must be greater than or equal to 0"))
+	if sleep != nil && one("sleep") {
+		errs = append(errs, validateSleep(path.Child("sleep"), sleep.Seconds, grace)...)
 	}
 	if kinds == 0 {
 		errs = append(errs, field.Required(path, "must specify a handler type"))
@@ -478,8 +599,8 @@ func validateHTTPGet(path *field.Path, h *corev1.HTTPGetAction) field.ErrorList 
 	errs := Required(path.Child("path"), h.Path, "")
 	errs = append(errs, PortOrName(path.Child("port"), h.Port)...)
 	errs = append(errs, OneOf(path.Child("scheme"), h.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
-	for i, header := range h.HTTPHeaders {
-		errs = append(errs, Problems(path.Child("httpHeaders").Index(i), header.Name, validation.IsHTTPHeaderName(header.Name))...)
+	for _, header := range h.HTTPHeaders { // upstream names no index
+		errs = append(errs, Problems(path.Child("httpHeaders"), header.Name, validation.IsHTTPHeaderName(header.Name))...)
 	}
 	return errs
 }

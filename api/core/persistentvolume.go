@@ -2,8 +2,6 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strings"
 
 	"github.com/skiff-sh/skiff/api"
@@ -16,6 +14,7 @@ var persistentVolume = &api.Kind{
 	New:         api.New[corev1.PersistentVolume], NewList: api.NewList[corev1.PersistentVolumeList],
 	Validate:       api.Check(validatePersistentVolume),
 	ValidateUpdate: api.CheckUpdate(validatePersistentVolumeUpdate),
+	Warnings:       persistentVolumeWarnings,
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Capacity", "string", func(x *corev1.PersistentVolume) any { return storageText(x.Spec.Capacity) }),
@@ -60,7 +59,8 @@ func defaultPersistentVolume(x *corev1.PersistentVolume) {
 }
 
 func createPersistentVolume(x *corev1.PersistentVolume) {
-	x.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending}
+	created := x.CreationTimestamp
+	x.Status = corev1.PersistentVolumeStatus{Phase: corev1.VolumePending, LastPhaseTransitionTime: &created}
 }
 
 func storageText(l corev1.ResourceList) string {
@@ -111,45 +111,4 @@ func modeText(m *corev1.PersistentVolumeMode) string {
 		return "<unset>"
 	}
 	return string(*m)
-}
-
-func validatePersistentVolume(x *corev1.PersistentVolume) field.ErrorList {
-	var errs field.ErrorList
-	path := field.NewPath("spec")
-	errs = append(errs, validateAccessModes(path.Child("accessModes"), x.Spec.AccessModes)...)
-	if len(x.Spec.Capacity) == 0 {
-		errs = append(errs, field.Required(path.Child("capacity"), ""))
-	} else if q, ok := x.Spec.Capacity[corev1.ResourceStorage]; !ok || len(x.Spec.Capacity) > 1 {
-		errs = append(errs, field.NotSupported(path.Child("capacity"), x.Spec.Capacity, []corev1.ResourceName{corev1.ResourceStorage}))
-	} else if q.Sign() <= 0 {
-		errs = append(errs, field.Invalid(path.Child("capacity").Key("storage"), q.String(), "must be greater than zero"))
-	}
-	errs = append(errs, OneOf(path.Child("persistentVolumeReclaimPolicy"), x.Spec.PersistentVolumeReclaimPolicy,
-		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)...)
-	errs = append(errs, oneSource(path, x.Spec.PersistentVolumeSource)...)
-	if h := x.Spec.HostPath; h != nil {
-		errs = append(errs, validateHostPath(path.Child("hostPath"), h)...)
-	}
-	if n := x.Spec.NFS; n != nil {
-		errs = append(errs, validateNFS(path.Child("nfs"), n)...)
-	}
-	if l := x.Spec.Local; l != nil {
-		errs = append(errs, Required(path.Child("local", "path"), l.Path, "")...)
-		if x.Spec.NodeAffinity == nil || x.Spec.NodeAffinity.Required == nil {
-			errs = append(errs, field.Required(field.NewPath("metadata", "annotations"), "Local volume requires node affinity"))
-		}
-	}
-	if a := x.Spec.NodeAffinity; a != nil && a.Required != nil {
-		errs = append(errs, ValidateNodeSelector(path.Child("nodeAffinity", "required"), a.Required)...)
-	}
-	return errs
-}
-
-func validatePersistentVolumeUpdate(x, old *corev1.PersistentVolume) field.ErrorList {
-	errs := validatePersistentVolume(x)
-	if !equality.Semantic.DeepEqual(x.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
-	}
-	errs = append(errs, Immutable(field.NewPath("spec", "volumeMode"), x.Spec.VolumeMode, old.Spec.VolumeMode)...)
-	return errs
 }

@@ -16,6 +16,7 @@ var persistentVolumeClaim = &api.Kind{
 	New:         api.New[corev1.PersistentVolumeClaim], NewList: api.NewList[corev1.PersistentVolumeClaimList],
 	Validate:       api.Check(validatePersistentVolumeClaim),
 	ValidateUpdate: api.CheckUpdate(validatePersistentVolumeClaimUpdate),
+	ValidateStatus: api.CheckUpdate(validatePersistentVolumeClaimStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Status", "string", func(x *corev1.PersistentVolumeClaim) any { return terminating(x, string(x.Status.Phase)) }),
@@ -73,9 +74,7 @@ func classOf(x *corev1.PersistentVolumeClaim) string {
 }
 
 func validatePersistentVolumeClaim(x *corev1.PersistentVolumeClaim) field.ErrorList {
-	var errs field.ErrorList
-	errs = append(errs, validateClaimSpec(field.NewPath("spec"), &x.Spec)...)
-	return errs
+	return validateClaimSpec(field.NewPath("spec"), &x.Spec)
 }
 
 func validatePersistentVolumeClaimUpdate(x, old *corev1.PersistentVolumeClaim) field.ErrorList {
@@ -90,14 +89,59 @@ func validatePersistentVolumeClaimUpdate(x, old *corev1.PersistentVolumeClaim) f
 	}
 	before.VolumeAttributesClassName = now.VolumeAttributesClassName
 	if old.Status.Phase == corev1.ClaimBound {
-		size, was := now.Resources.Requests[corev1.ResourceStorage], before.Resources.Requests[corev1.ResourceStorage]
-		if have := old.Status.Capacity[corev1.ResourceStorage]; size.Cmp(was) < 0 && size.Cmp(have) <= 0 {
-			errs = append(errs, field.Forbidden(path.Child("resources", "requests", "storage"), "field can not be less than status.capacity"))
-		}
 		before.Resources.Requests = now.Resources.Requests
 	}
 	if !equality.Semantic.DeepEqual(now, before) {
 		errs = append(errs, field.Forbidden(path, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n"+diff.Diff(*before, *now)))
+	}
+	size, was, have := x.Spec.Resources.Requests[corev1.ResourceStorage], old.Spec.Resources.Requests[corev1.ResourceStorage], old.Status.Capacity[corev1.ResourceStorage]
+	if size.Cmp(was) < 0 && size.Cmp(have) <= 0 {
+		errs = append(errs, field.Forbidden(path.Child("resources", "requests", "storage"), "field can not be less than status.capacity"))
+	}
+	errs = append(errs, Immutable(field.NewPath("volumeMode"), x.Spec.VolumeMode, old.Spec.VolumeMode)...)
+	if n := x.Spec.VolumeAttributesClassName; old.Status.CurrentVolumeAttributesClassName != nil {
+		at := path.Child("volumeAttributesClassName")
+		if n == nil {
+			errs = append(errs, field.Forbidden(at, "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"))
+		} else if *n == "" {
+			errs = append(errs, field.Forbidden(at, "update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil"))
+		}
+	}
+	return errs
+}
+
+func validatePersistentVolumeClaimStatus(x, _ *corev1.PersistentVolumeClaim) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("status")
+	for _, f := range []struct {
+		name string
+		list corev1.ResourceList
+	}{{"capacity", x.Status.Capacity}, {"allocatedResources", x.Status.AllocatedResources}} {
+		for name, q := range f.list {
+			if q.Sign() < 0 {
+				errs = append(errs, field.Invalid(path.Child(f.name).Key(string(name)), q.Value(), "must be a valid resource quantity"))
+			}
+		}
+	}
+	for _, status := range x.Status.AllocatedResourceStatuses {
+		errs = append(errs, Known(path.Child("allocatedResourceStatuses"), status, corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
+			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending)...)
+	}
+	return errs
+}
+
+// validateDataSource checks what a claim is to be filled from.
+func validateDataSource(path *field.Path, group *string, kind, name string) field.ErrorList {
+	errs := required(path, "name", name, "kind", kind)
+	api := ""
+	if group != nil {
+		api = *group
+	}
+	if api == "" && kind != "PersistentVolumeClaim" {
+		errs = append(errs, field.Invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"))
+	}
+	if api != "" {
+		errs = append(errs, Subdomain(path.Child("apiGroup"), api)...)
 	}
 	return errs
 }

@@ -24,6 +24,7 @@ var pod = &api.Kind{
 	Fields:        api.Selectable(podFields),
 	Columns:       podColumns,
 	PrepareCreate: api.OnCreate(createPod),
+	PrepareUpdate: api.OnUpdate(func(x, old *corev1.Pod) { dropDisabled(&x.Spec, &old.Spec) }),
 	Default:       api.Defaults(defaultPod),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
@@ -41,11 +42,13 @@ var pod = &api.Kind{
 }
 
 func createPod(x *corev1.Pod) {
+	dropDisabled(&x.Spec, nil)
 	x.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOSClass(x)}
 	if len(x.Spec.SchedulingGates) > 0 {
 		x.Status.Conditions = []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
-			Message: "Scheduling is blocked due to non-empty scheduling gates",
+			LastTransitionTime: x.CreationTimestamp,
+			Message:            "Scheduling is blocked due to non-empty scheduling gates",
 		}}
 	}
 }

@@ -1,8 +1,7 @@
 package core
 
 import (
-	"strings"
-
+	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/skiff-sh/skiff/api"
@@ -16,8 +15,9 @@ func defaultPod(p *corev1.Pod) {
 	for i := range p.Spec.Containers {
 		requestLimits(&p.Spec.Containers[i].Resources)
 	}
-	if p.Spec.Resources != nil {
-		requestLimits(p.Spec.Resources)
+	if r := p.Spec.Resources; r != nil {
+		requestSums(r, &p.Spec)
+		requestLimits(r)
 	}
 	api.FillPtr(&p.Spec.EnableServiceLinks, true)
 	DefaultPodSpec(&p.Spec)
@@ -30,6 +30,22 @@ func defaultPod(p *corev1.Pod) {
 	}
 	if p.Status.PodIP == "" && len(p.Status.PodIPs) > 0 {
 		p.Status.PodIP = p.Status.PodIPs[0].IP
+	}
+}
+
+// requestSums lets a pod as a whole request what its containers do together, where it does not say.
+func requestSums(r *corev1.ResourceRequirements, s *corev1.PodSpec) {
+	if len(r.Limits)+len(r.Requests) == 0 {
+		return
+	}
+	for name, q := range containerRequests(s) {
+		if _, ok := r.Requests[name]; ok || name != corev1.ResourceCPU && name != corev1.ResourceMemory && !isHugePages(name) {
+			continue
+		}
+		if r.Requests == nil {
+			r.Requests = corev1.ResourceList{}
+		}
+		r.Requests[name] = q
 	}
 }
 
@@ -162,16 +178,13 @@ func roundUpList(l corev1.ResourceList, name corev1.ResourceName) {
 
 // pullPolicy is Always for images whose tag is latest, spelt out or implied.
 func pullPolicy(image string) corev1.PullPolicy {
-	if image == "" || strings.Contains(image, "@") {
-		name, _, _ := strings.Cut(image, "@")
-		if i := strings.LastIndexByte(name, ':'); i < strings.LastIndexByte(name, '/') || name[i+1:] != "latest" || i < 0 {
-			return corev1.PullIfNotPresent
-		}
-		return corev1.PullAlways
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return corev1.PullIfNotPresent
 	}
-	last := image[strings.LastIndexByte(image, '/')+1:]
-	_, tag, tagged := strings.Cut(last, ":")
-	if !tagged || tag == "latest" {
+	tagged, hasTag := named.(reference.Tagged)
+	_, hasDigest := named.(reference.Digested)
+	if hasTag && tagged.Tag() == "latest" || !hasTag && !hasDigest {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent

@@ -74,8 +74,8 @@ func TestPodDefaults(t *testing.T) {
 func TestPullPolicy(t *testing.T) {
 	for image, want := range map[string]corev1.PullPolicy{
 		"nginx": "Always", "nginx:latest": "Always", "nginx:1": "IfNotPresent", "host:5000/nginx": "Always",
-		"host:5000/nginx:2": "IfNotPresent", "nginx@sha256:0123": "IfNotPresent", "nginx:1@sha256:0123": "IfNotPresent",
-		"nginx:latest@sha256:0123": "Always", "host:5000/nginx@sha256:01": "IfNotPresent", "": "IfNotPresent",
+		"host:5000/nginx:2": "IfNotPresent", "nginx@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef": "IfNotPresent", "nginx:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef": "IfNotPresent",
+		"nginx:latest@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef": "Always", "host:5000/nginx@sha256:01": "IfNotPresent", "": "IfNotPresent",
 	} {
 		if got := pullPolicy(image); got != want {
 			t.Errorf("%q: %s, want %s", image, got, want)

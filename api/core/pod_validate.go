@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 func validatePod(p *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec")
 	errs := ValidatePodSpec(path, &p.Spec)
+	errs = append(errs, ephemeralClaims(path, p)...)
 	if len(p.Spec.SchedulingGates) > 0 && p.Spec.NodeName != "" {
 		errs = append(errs, field.Forbidden(path.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
@@ -26,7 +28,9 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 // ValidatePodSpec checks a pod or a template of pods.
 func ValidatePodSpec(path *field.Path, s *corev1.PodSpec) field.ErrorList {
 	volumes, errs := validateVolumes(path.Child("volumes"), s.Volumes)
-	v := &podValidator{spec: s, volumes: volumes, names: map[string]bool{}, hostPorts: map[string]bool{}}
+	claims, claimErrs := validateClaims(path.Child("resourceClaims"), s.ResourceClaims)
+	errs = append(errs, claimErrs...)
+	v := &podValidator{spec: s, volumes: volumes, names: map[string]bool{}, hostPorts: map[string]bool{}, claims: claims}
 	if len(s.Containers) == 0 {
 		errs = append(errs, field.Required(path.Child("containers"), ""))
 	}
@@ -49,19 +53,17 @@ func ValidatePodSpec(path *field.Path, s *corev1.PodSpec) field.ErrorList {
 	if s.Affinity != nil {
 		errs = append(errs, validateAffinity(path.Child("affinity"), s.Affinity)...)
 	}
-	for i, c := range s.TopologySpreadConstraints {
-		errs = append(errs, validateSpread(path.Child("topologySpreadConstraints").Index(i), &c)...)
-	}
+	errs = append(errs, validateSpreads(path.Child("topologySpreadConstraints"), s.TopologySpreadConstraints)...)
 	if d := s.ActiveDeadlineSeconds; d != nil && (*d < 1 || *d > math.MaxInt32) {
 		errs = append(errs, field.Invalid(path.Child("activeDeadlineSeconds"), *d, validation.InclusiveRangeError(1, math.MaxInt32)))
 	}
 	if s.PreemptionPolicy != nil {
 		errs = append(errs, OneOf(path.Child("preemptionPolicy"), *s.PreemptionPolicy, corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
-	if s.Resources != nil {
-		errs = append(errs, ValidateResources(path.Child("resources"), s.Resources)...)
-	}
-	return errs
+	errs = append(errs, validatePodResources(path.Child("resources"), s)...)
+	errs = append(errs, validateHostProcess(path, s)...)
+	errs = append(errs, validateHostUsers(path, s)...)
+	return append(errs, validateOS(path, s)...)
 }
 
 func validatePodNames(path *field.Path, s *corev1.PodSpec) field.ErrorList {
@@ -159,25 +161,48 @@ func validatePodSecurity(path *field.Path, s *corev1.PodSpec) field.ErrorList {
 		case seen[y.Name]:
 			errs = append(errs, field.Duplicate(at, y.Name))
 		}
+		name := strings.ReplaceAll(y.Name, "/", ".")
+		if s.HostIPC && (strings.HasPrefix(name, "kernel.shm") || strings.HasPrefix(name, "kernel.msg") || name == "kernel.sem" || strings.HasPrefix(name, "fs.mqueue.")) {
+			errs = append(errs, field.Invalid(at, y.Name, "may not be specified when 'hostIPC' is true"))
+		}
+		if s.HostNetwork && strings.HasPrefix(name, "net.") {
+			errs = append(errs, field.Invalid(at, y.Name, "may not be specified when 'hostNetwork' is true"))
+		}
 		seen[y.Name] = true
 	}
 	if s.ShareProcessNamespace != nil && *s.ShareProcessNamespace && s.HostPID {
 		errs = append(errs, field.Invalid(path.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
-	return append(errs, validateSeccomp(path.Child("seccompProfile"), c.SeccompProfile)...)
+	if p := c.FSGroupChangePolicy; p != nil {
+		errs = append(errs, Known(path.Child("fsGroupChangePolicy"), *p, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
+	}
+	if p := c.SupplementalGroupsPolicy; p != nil {
+		errs = append(errs, Known(path.Child("supplementalGroupsPolicy"), *p, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+	}
+	if p := c.SELinuxChangePolicy; p != nil {
+		errs = append(errs, Known(path.Child("seLinuxChangePolicy"), *p, corev1.SELinuxChangePolicyRecursive)...)
+	}
+	errs = append(errs, validateSeccomp(path.Child("seccompProfile"), c.SeccompProfile)...)
+	errs = append(errs, validateWindows(path.Child("windowsOptions"), c.WindowsOptions)...)
+	return append(errs, validateAppArmor(path.Child("appArmorProfile"), c.AppArmorProfile)...)
 }
 
 func validateSeccomp(path *field.Path, p *corev1.SeccompProfile) field.ErrorList {
 	if p == nil {
 		return nil
 	}
-	errs := OneOf(path.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
-	local := p.Type == corev1.SeccompProfileTypeLocalhost
+	if p.Type == "" {
+		return field.ErrorList{field.Required(path.Child("type"), "type is required when seccompProfile is set")}
+	}
+	errs := Known(path.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
+	local, at := p.Type == corev1.SeccompProfileTypeLocalhost, path.Child("localhostProfile")
 	switch {
-	case local && (p.LocalhostProfile == nil || *p.LocalhostProfile == ""):
-		errs = append(errs, field.Required(path.Child("localhostProfile"), "must be set when seccomp type is Localhost "))
-	case !local && p.LocalhostProfile != nil:
-		errs = append(errs, field.Invalid(path.Child("localhostProfile"), p, "can only be set when seccomp type is Localhost"))
+	case local && p.LocalhostProfile == nil:
+		errs = append(errs, field.Required(at, "must be set when seccomp type is Localhost"))
+	case local:
+		errs = append(errs, localPath(at, *p.LocalhostProfile)...)
+	case p.LocalhostProfile != nil:
+		errs = append(errs, field.Invalid(at, p, "can only be set when seccomp type is Localhost"))
 	}
 	return errs
 }
@@ -278,9 +303,6 @@ func validateNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorL
 			errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 		}
 		errs = append(errs, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
-		for j, v := range r.Values {
-			errs = append(errs, Problems(at.Child("values").Index(j), v, validation.IsValidLabelValue(v))...)
-		}
 	}
 	for i, r := range t.MatchFields {
 		at := path.Child("matchFields").Index(i)
@@ -291,6 +313,10 @@ func validateNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorL
 		}
 		if r.Key != "metadata.name" {
 			errs = append(errs, field.Invalid(at.Child("key"), r.Key, "not a valid field selector key"))
+			continue
+		}
+		for j, v := range r.Values {
+			errs = append(errs, Problems(at.Child("values").Index(j), v, validation.IsDNS1123Subdomain(v))...)
 		}
 	}
 	return errs
@@ -312,11 +338,13 @@ func validatePodTerms(path *field.Path, required []corev1.PodAffinityTerm, prefe
 func validatePodTerm(path *field.Path, t *corev1.PodAffinityTerm) field.ErrorList {
 	errs := LabelSelector(path.Child("labelSelector"), t.LabelSelector)
 	errs = append(errs, LabelSelector(path.Child("namespaceSelector"), t.NamespaceSelector)...)
-	for i, ns := range t.Namespaces {
-		errs = append(errs, Label(path.Child("namespaces").Index(i), ns)...)
+	for _, ns := range t.Namespaces { // upstream names no index
+		errs = append(errs, Label(path.Child("namespace"), ns)...)
 	}
+	errs = append(errs, validateMatchLabelKeys(path.Child("matchLabelKeys"), t.MatchLabelKeys, t.LabelSelector)...)
+	errs = append(errs, validateMatchLabelKeys(path.Child("mismatchLabelKeys"), t.MismatchLabelKeys, t.LabelSelector)...)
 	if t.TopologyKey == "" {
-		return append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
+		errs = append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
 	}
 	return append(errs, metavalidation.ValidateLabelName(t.TopologyKey, path.Child("topologyKey"))...)
 }
@@ -328,10 +356,8 @@ func validateSpread(path *field.Path, c *corev1.TopologySpreadConstraint) field.
 	}
 	if c.TopologyKey == "" {
 		errs = append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
-	} else {
-		errs = append(errs, metavalidation.ValidateLabelName(c.TopologyKey, path.Child("topologyKey"))...)
 	}
-	errs = append(errs, OneOf(path.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
+	errs = append(errs, Known(path.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
 	if c.MinDomains != nil {
 		if *c.MinDomains <= 0 {
 			errs = append(errs, field.Invalid(path.Child("minDomains"), *c.MinDomains, "must be greater than zero"))
@@ -340,7 +366,30 @@ func validateSpread(path *field.Path, c *corev1.TopologySpreadConstraint) field.
 			errs = append(errs, field.Invalid(path.Child("minDomains"), *c.MinDomains, "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not "+string(c.WhenUnsatisfiable)))
 		}
 	}
+	if p := c.NodeAffinityPolicy; p != nil {
+		errs = append(errs, Known(path.Child("nodeAffinityPolicy"), *p, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
+	}
+	if p := c.NodeTaintsPolicy; p != nil {
+		errs = append(errs, Known(path.Child("nodeTaintsPolicy"), *p, corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore)...)
+	}
+	errs = append(errs, validateMatchLabelKeys(path.Child("matchLabelKeys"), c.MatchLabelKeys, c.LabelSelector)...)
 	return append(errs, LabelSelector(path.Child("labelSelector"), c.LabelSelector)...)
+}
+
+// validateSpreads checks the constraints and that no two are about the same thing.
+func validateSpreads(path *field.Path, list []corev1.TopologySpreadConstraint) field.ErrorList {
+	var errs field.ErrorList
+	for i := range list {
+		c := &list[i]
+		errs = append(errs, validateSpread(path.Index(i), c)...)
+		for _, other := range list[i+1:] {
+			if other.TopologyKey == c.TopologyKey && other.WhenUnsatisfiable == c.WhenUnsatisfiable {
+				errs = append(errs, field.Duplicate(path.Index(i).Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%s, %s}", c.TopologyKey, c.WhenUnsatisfiable)))
+				break
+			}
+		}
+	}
+	return errs
 }
 
 const podUpdateText = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n%v"
@@ -348,25 +397,19 @@ const podUpdateText = "pod updates may not change fields other than `spec.contai
 // validatePodUpdate lets images, the deadline, tolerations and a few gates change, and nothing else.
 func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec")
-	if len(p.Spec.Containers) != len(old.Spec.Containers) {
-		return field.ErrorList{field.Forbidden(path.Child("containers"), "pod updates may not add or remove containers")}
-	}
-	if len(p.Spec.InitContainers) != len(old.Spec.InitContainers) {
-		return field.ErrorList{field.Forbidden(path.Child("initContainers"), "pod updates may not add or remove containers")}
-	}
-	if len(p.Spec.EphemeralContainers) != len(old.Spec.EphemeralContainers) {
-		return field.ErrorList{field.Forbidden(path.Child("ephemeralContainers"), "pod updates may not add or remove containers")}
-	}
-	var errs field.ErrorList
-	for i, c := range p.Spec.Containers {
-		errs = append(errs, validateImage(path.Child("containers").Index(i).Child("image"), c.Image)...)
+	errs := validatePod(p)
+	for _, f := range []struct {
+		name     string
+		now, was int
+	}{{"containers", len(p.Spec.Containers), len(old.Spec.Containers)}, {"initContainers", len(p.Spec.InitContainers), len(old.Spec.InitContainers)},
+		{"ephemeralContainers", len(p.Spec.EphemeralContainers), len(old.Spec.EphemeralContainers)}} {
+		if f.now != f.was {
+			return append(errs, field.Forbidden(path.Child(f.name), "pod updates may not add or remove containers"))
+		}
 	}
 	errs = append(errs, validateDeadlineUpdate(path.Child("activeDeadlineSeconds"), p.Spec.ActiveDeadlineSeconds, old.Spec.ActiveDeadlineSeconds)...)
 	errs = append(errs, validateTolerationUpdate(path.Child("tolerations"), p.Spec.Tolerations, old.Spec.Tolerations)...)
 	errs = append(errs, validateGatesUpdate(path.Child("schedulingGates"), p.Spec.SchedulingGates, old.Spec.SchedulingGates)...)
-	if len(errs) > 0 {
-		return errs
-	}
 	// What may change is made equal; what then still differs may not.
 	same := p.Spec.DeepCopy()
 	for i := range same.Containers {
@@ -381,7 +424,7 @@ func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
 		same.TerminationGracePeriodSeconds = o
 	}
 	if len(old.Spec.SchedulingGates) > 0 {
-		narrowed(same, &old.Spec)
+		errs = append(errs, narrowed(path, same, &old.Spec)...)
 	}
 	if !equality.Semantic.DeepEqual(*same, old.Spec) {
 		errs = append(errs, field.Forbidden(path, fmt.Sprintf(podUpdateText, diff.Diff(old.Spec, *same))))
@@ -389,17 +432,70 @@ func validatePodUpdate(p, old *corev1.Pod) field.ErrorList {
 	return errs
 }
 
-// narrowed lets a pod that waits at a scheduling gate get a narrower choice of nodes (KEP-3838).
-func narrowed(s, old *corev1.PodSpec) {
-	for k, v := range old.NodeSelector {
-		if s.NodeSelector[k] != v {
-			return
+// narrowed lets a pod that waits at a scheduling gate get a narrower choice of nodes, and no other (KEP-3838). It makes
+// what it has judged equal in s.
+func narrowed(path *field.Path, s, old *corev1.PodSpec) field.ErrorList {
+	var errs field.ErrorList
+	if !maps.Equal(s.NodeSelector, old.NodeSelector) {
+		for k, v := range old.NodeSelector {
+			if now, ok := s.NodeSelector[k]; !ok || now != v {
+				errs = append(errs, field.Invalid(path.Child("nodeSelector"), s.NodeSelector, "only additions to spec.nodeSelector are allowed (no mutations or deletions)"))
+				break
+			}
+		}
+		s.NodeSelector = old.NodeSelector
+	}
+	var now, was *corev1.NodeAffinity
+	if s.Affinity != nil {
+		now = s.Affinity.NodeAffinity
+	}
+	if old.Affinity != nil {
+		was = old.Affinity.NodeAffinity
+	}
+	if equality.Semantic.DeepEqual(now, was) {
+		return errs
+	}
+	if was != nil && was.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		at := path.Child("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+		var terms []corev1.NodeSelectorTerm
+		if now != nil && now.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+			terms = now.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		}
+		errs = append(errs, narrowedTerms(at, terms, was.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms)...)
+	}
+	switch {
+	case s.Affinity == nil:
+		s.Affinity = &corev1.Affinity{NodeAffinity: was}
+	case old.Affinity == nil && s.Affinity.PodAffinity == nil && s.Affinity.PodAntiAffinity == nil:
+		s.Affinity = nil
+	default:
+		s.Affinity.NodeAffinity = was
+	}
+	return errs
+}
+
+func narrowedTerms(path *field.Path, now, was []corev1.NodeSelectorTerm) field.ErrorList {
+	if len(was) > 0 && len(now) != len(was) {
+		return field.ErrorList{field.Invalid(path, now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")}
+	}
+	var errs field.ErrorList
+	for i := range was {
+		if !onlyAdds(now[i], was[i]) {
+			errs = append(errs, field.Invalid(path.Index(i), now[i], "only additions are allowed (no mutations or deletions)"))
 		}
 	}
-	s.NodeSelector = old.NodeSelector
-	if old.Affinity == nil || old.Affinity.NodeAffinity == nil {
-		s.Affinity = old.Affinity
+	return errs
+}
+
+// onlyAdds reports whether a term asks for all that it asked for before.
+func onlyAdds(now, was corev1.NodeSelectorTerm) bool {
+	if len(was.MatchExpressions)+len(was.MatchFields) == 0 && len(now.MatchExpressions)+len(now.MatchFields) > 0 {
+		return false
 	}
+	begins := func(now, was []corev1.NodeSelectorRequirement) bool {
+		return len(was) <= len(now) && equality.Semantic.DeepEqual(now[:len(was):len(was)], was[:len(was):len(was)])
+	}
+	return begins(now.MatchExpressions, was.MatchExpressions) && begins(now.MatchFields, was.MatchFields)
 }
 
 func validateDeadlineUpdate(path *field.Path, now, old *int64) field.ErrorList {
@@ -424,14 +520,14 @@ func validateTolerationUpdate(path *field.Path, now, old []corev1.Toleration) fi
 			return field.ErrorList{field.Forbidden(path, "existing toleration can not be modified except its tolerationSeconds")}
 		}
 	}
-	return ValidateTolerations(path, now)
+	return nil
 }
 
 func validateGatesUpdate(path *field.Path, now, old []corev1.PodSchedulingGate) field.ErrorList {
 	var errs field.ErrorList
 	for i, g := range now {
 		if !slices.Contains(old, g) {
-			errs = append(errs, field.Forbidden(path.Index(i), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.Name)))
+			errs = append(errs, field.Forbidden(path.Index(i).Child("name"), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.Name)))
 		}
 	}
 	return errs
@@ -445,6 +541,58 @@ func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
 	}
 	if old.Spec.NodeName != "" && p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(path.Child("nodeName"), "may not be changed directly"))
+	}
+	errs = append(errs, validateContainerEnds(path.Child("containerStatuses"), p.Status.ContainerStatuses, old.Status.ContainerStatuses, p.Spec.RestartPolicy)...)
+	return append(errs, validatePodIPs(path, p)...)
+}
+
+// validateContainerEnds checks that a container of a pod that restarts none stays ended.
+func validateContainerEnds(path *field.Path, now, was []corev1.ContainerStatus, policy corev1.RestartPolicy) field.ErrorList {
+	if policy == corev1.RestartPolicyAlways {
+		return nil
+	}
+	var errs field.ErrorList
+	for _, o := range was {
+		if o.State.Terminated == nil || policy == corev1.RestartPolicyOnFailure && o.State.Terminated.ExitCode != 0 {
+			continue
+		}
+		for i, n := range now {
+			if n.Name == o.Name && n.State.Terminated == nil {
+				errs = append(errs, field.Forbidden(path.Index(i).Child("state"), "may not be transitioned to non-terminated state"))
+			}
+		}
+	}
+	return errs
+}
+
+// validatePodIPs checks the addresses of a pod and of its node: at most one of a family, no two the same.
+func validatePodIPs(path *field.Path, p *corev1.Pod) field.ErrorList {
+	var ips, hosts []string
+	for _, ip := range p.Status.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	for _, ip := range p.Status.HostIPs {
+		hosts = append(hosts, ip.IP)
+	}
+	errs := validateAddresses(path.Child("podIPs"), ips)
+	if len(hosts) > 0 && p.Status.HostIP != hosts[0] {
+		errs = append(errs, field.Invalid(path.Child("hostIPs").Index(0).Child("ip"), hosts[0], "must be equal to `hostIP`"))
+	}
+	return append(errs, validateAddresses(path.Child("hostIPs"), hosts)...)
+}
+
+func validateAddresses(path *field.Path, ips []string) field.ErrorList {
+	var errs field.ErrorList
+	families := map[bool]int{}
+	for i, ip := range ips {
+		errs = append(errs, validation.IsValidIPForLegacyField(path.Index(i), ip, false, nil)...)
+		families[strings.Contains(ip, ":")]++
+		if slices.Contains(ips[:i], ip) {
+			errs = append(errs, field.Duplicate(path.Index(i), ip))
+		}
+	}
+	if len(errs) == 0 && len(ips) > 1 && (families[true] > 1 || families[false] > 1) {
+		errs = append(errs, field.Invalid(path, ips, "may specify no more than one IP for each IP family"))
 	}
 	return errs
 }

@@ -7,7 +7,7 @@ import (
 
 // QOSClass is the quality of service that a pod's requests and limits ask for. Only processor time and memory count.
 func QOSClass(p *corev1.Pod) corev1.PodQOSClass {
-	if r := p.Spec.Resources; r != nil {
+	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
 		return qosOf([]corev1.ResourceRequirements{*r})
 	}
 	var all []corev1.ResourceRequirements

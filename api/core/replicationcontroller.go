@@ -90,3 +90,16 @@ func validateReplicationController(x *corev1.ReplicationController) field.ErrorL
 	errs = append(errs, AlwaysRestarting(path.Child("template"), t, "ReplicationController")...)
 	return errs
 }
+
+// ReplicaCounts checks the status of a replica set or replication controller.
+func ReplicaCounts(path *field.Path, replicas, labeled, ready, available int32, terminating *int32, generation int64) field.ErrorList {
+	errs := Counts(path, Count{"replicas", int64(replicas)}, Count{"fullyLabeledReplicas", int64(labeled)}, Count{"readyReplicas", int64(ready)},
+		Count{"availableReplicas", int64(available)}, Count{"observedGeneration", generation})
+	if terminating != nil {
+		errs = append(errs, Counts(path, Count{"terminatingReplicas", int64(*terminating)})...)
+	}
+	errs = append(errs, AtMost(path.Child("fullyLabeledReplicas"), labeled, replicas, "status.replicas")...)
+	errs = append(errs, AtMost(path.Child("readyReplicas"), ready, replicas, "status.replicas")...)
+	errs = append(errs, AtMost(path.Child("availableReplicas"), available, replicas, "status.replicas")...)
+	return append(errs, AtMost(path.Child("availableReplicas"), available, ready, "readyReplicas")...)
+}

@@ -18,9 +18,11 @@ var service = &api.Kind{
 	Plural: "services", Singular: "service", ShortNames: []string{"svc"}, Categories: []string{"all"}, Namespaced: true,
 	StoragePath: "services/specs",
 	New:         api.New[corev1.Service], NewList: api.NewList[corev1.ServiceList],
-	ValidateName:   apivalidation.NameIsDNS1035Label,
+	ValidateName:   apivalidation.NameIsDNSLabel,
 	Validate:       api.Check(validateService),
 	ValidateUpdate: api.CheckUpdate(validateServiceUpdate),
+	ValidateStatus: api.CheckUpdate(validateServiceStatus),
+	Warnings:       serviceWarnings,
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Type", "string", func(x *corev1.Service) any { return string(x.Spec.Type) }),
@@ -196,9 +198,111 @@ func validateService(x *corev1.Service) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("externalTrafficPolicy"), s.ExternalTrafficPolicy, "may only be set for externally-accessible services"))
 	}
 	if p := s.InternalTrafficPolicy; p != nil {
-		errs = append(errs, OneOf(path.Child("internalTrafficPolicy"), *p, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+		errs = append(errs, Known(path.Child("internalTrafficPolicy"), *p, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+	}
+	errs = append(errs, validateFamilies(path, s)...)
+	errs = append(errs, validateLoadBalancer(path, s)...)
+	if d := s.TrafficDistribution; d != nil {
+		errs = append(errs, Known(path.Child("trafficDistribution"), *d, corev1.ServiceTrafficDistributionPreferClose, "PreferSameZone", "PreferSameNode")...)
 	}
 	return errs
+}
+
+func validateFamilies(path *field.Path, s *corev1.ServiceSpec) field.ErrorList {
+	if s.Type == corev1.ServiceTypeExternalName {
+		return nil
+	}
+	var errs field.ErrorList
+	if p := s.IPFamilyPolicy; p != nil {
+		errs = append(errs, Known(path.Child("ipFamilyPolicy"), *p, corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack)...)
+	}
+	seen := map[corev1.IPFamily]bool{}
+	for i, f := range s.IPFamilies {
+		at := path.Child("ipFamilies").Index(i)
+		errs = append(errs, Known(at, f, corev1.IPv4Protocol, corev1.IPv6Protocol)...)
+		if seen[f] {
+			errs = append(errs, field.Duplicate(at, f))
+		}
+		seen[f] = true
+	}
+	return errs
+}
+
+func validateLoadBalancer(path *field.Path, s *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	balanced := s.Type == corev1.ServiceTypeLoadBalancer
+	forbid := func(at *field.Path) {
+		errs = append(errs, field.Forbidden(at, "may only be used when `type` is 'LoadBalancer'"))
+	}
+	ranges := path.Child("LoadBalancerSourceRanges") // upstream's spelling
+	if len(s.LoadBalancerSourceRanges) > 0 && !balanced {
+		forbid(ranges)
+	}
+	for i, r := range s.LoadBalancerSourceRanges {
+		errs = append(errs, validation.IsValidCIDRForLegacyField(ranges.Index(i), strings.TrimSpace(r), false, nil)...)
+	}
+	if s.AllocateLoadBalancerNodePorts != nil && !balanced {
+		forbid(path.Child("allocateLoadBalancerNodePorts"))
+	}
+	if balanced && s.AllocateLoadBalancerNodePorts == nil {
+		errs = append(errs, field.Required(path.Child("allocateLoadBalancerNodePorts"), ""))
+	}
+	if c := s.LoadBalancerClass; c != nil {
+		if !balanced {
+			forbid(path.Child("loadBalancerClass"))
+		} else {
+			errs = append(errs, metavalidation.ValidateLabelName(*c, path.Child("loadBalancerClass"))...)
+		}
+	}
+	if n := s.HealthCheckNodePort; n != 0 {
+		at := path.Child("healthCheckNodePort")
+		if n < 0 || n > 65535 {
+			errs = append(errs, field.Invalid(at, n, validation.InclusiveRangeError(1, 65535)))
+		}
+		if !needsHealthCheck(s) {
+			errs = append(errs, field.Invalid(at, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
+		}
+	}
+	return errs
+}
+
+func needsHealthCheck(s *corev1.ServiceSpec) bool {
+	return s.Type == corev1.ServiceTypeLoadBalancer && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+}
+
+func validateServiceStatus(x, _ *corev1.Service) field.ErrorList {
+	var errs field.ErrorList
+	at := field.NewPath("status", "loadBalancer", "ingress")
+	if len(x.Status.LoadBalancer.Ingress) > 0 && x.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return field.ErrorList{field.Forbidden(at, "may only be used when `spec.type` is 'LoadBalancer'")}
+	}
+	for i, g := range x.Status.LoadBalancer.Ingress {
+		at := at.Index(i)
+		if g.IP != "" {
+			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), g.IP, false, nil)...)
+		}
+		switch {
+		case g.IPMode != nil && g.IP == "":
+			errs = append(errs, field.Forbidden(at.Child("ipMode"), "may not be specified when `ip` is not set"))
+		case g.IPMode == nil && g.IP != "":
+			errs = append(errs, field.Required(at.Child("ipMode"), "must be specified when `ip` is set"))
+		case g.IPMode != nil:
+			errs = append(errs, Known(at.Child("ipMode"), *g.IPMode, corev1.LoadBalancerIPModeProxy, corev1.LoadBalancerIPModeVIP)...)
+		}
+		if g.Hostname != "" {
+			errs = append(errs, Subdomain(at.Child("hostname"), g.Hostname)...)
+		}
+	}
+	return errs
+}
+
+func serviceWarnings(obj, _ api.Object) []string {
+	s := &obj.(*corev1.Service).Spec
+	var out []string
+	if len(s.ExternalIPs) > 0 {
+		out = append(out, "spec.externalIPs is deprecated and may no longer be implemented in some clusters")
+	}
+	return out
 }
 
 func validateServiceUpdate(x, old *corev1.Service) field.ErrorList {
@@ -207,6 +311,13 @@ func validateServiceUpdate(x, old *corev1.Service) field.ErrorList {
 	if before.Type != corev1.ServiceTypeExternalName && now.Type != corev1.ServiceTypeExternalName &&
 		len(before.ClusterIPs) > 0 && before.ClusterIPs[0] != "" && len(now.ClusterIPs) > 0 && now.ClusterIPs[0] != before.ClusterIPs[0] {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "clusterIPs").Index(0), now.ClusterIPs, "may not change once set"))
+	}
+	path := field.NewPath("spec")
+	if before.Type == corev1.ServiceTypeLoadBalancer && now.Type == corev1.ServiceTypeLoadBalancer && !samePointee(before.LoadBalancerClass, now.LoadBalancerClass) {
+		errs = append(errs, field.Invalid(path.Child("loadBalancerClass"), now.LoadBalancerClass, "may not change once set"))
+	}
+	if needsHealthCheck(&before) && needsHealthCheck(&now) && before.HealthCheckNodePort != now.HealthCheckNodePort {
+		errs = append(errs, field.Forbidden(path.Child("healthCheckNodePort"), "field is immutable"))
 	}
 	return errs
 }
@@ -229,6 +340,9 @@ func validateServicePorts(path *field.Path, s *corev1.ServiceSpec) field.ErrorLi
 		errs = append(errs, Port(at.Child("port"), p.Port)...)
 		errs = append(errs, OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 		errs = append(errs, PortOrName(at.Child("targetPort"), p.TargetPort)...)
+		if p.AppProtocol != nil {
+			errs = append(errs, metavalidation.ValidateLabelName(*p.AppProtocol, at.Child("appProtocol"))...)
+		}
 		if id := fmt.Sprint(p.Protocol, p.Port); numbers[id] {
 			errs = append(errs, field.Duplicate(at, corev1.ServicePort{Protocol: p.Protocol, Port: p.Port}))
 		} else {

@@ -54,12 +54,59 @@ func OneOf[T ~string](path *field.Path, v T, valid ...T) field.ErrorList {
 	return field.ErrorList{field.NotSupported(path, v, valid)}
 }
 
+// Known checks an enumerated value that must not be empty unless that is among the valid ones: no word for missing.
+func Known[T ~string](path *field.Path, v T, valid ...T) field.ErrorList {
+	if slices.Contains(valid, v) {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path, v, valid)}
+}
+
 // NotNegative checks a count, if it is there.
 func NotNegative[T int32 | int64](path *field.Path, n *T) field.ErrorList {
 	if n == nil {
 		return nil
 	}
 	return apivalidation.ValidateNonnegativeField(int64(*n), path)
+}
+
+// Count is one number of a status.
+type Count struct {
+	Field string
+	N     int64
+}
+
+// Counts checks that no number of a status is negative.
+func Counts(path *field.Path, counts ...Count) field.ErrorList {
+	var errs field.ErrorList
+	for _, c := range counts {
+		errs = append(errs, apivalidation.ValidateNonnegativeField(c.N, path.Child(c.Field))...)
+	}
+	return errs
+}
+
+// AtMost reports a number of a status that is greater than another, whose name is of.
+func AtMost(path *field.Path, n, most int32, of string) field.ErrorList {
+	if n > most {
+		return field.ErrorList{field.Invalid(path, n, "cannot be greater than "+of)}
+	}
+	return nil
+}
+
+// NotDecremented checks a status's count of name collisions.
+func NotDecremented(path *field.Path, now, old *int32) field.ErrorList {
+	var errs field.ErrorList
+	if now != nil {
+		errs = apivalidation.ValidateNonnegativeField(int64(*now), path)
+	}
+	if old != nil && (now == nil || *now < *old) {
+		n := int32(0)
+		if now != nil {
+			n = *now
+		}
+		errs = append(errs, field.Invalid(path, n, "cannot be decremented"))
+	}
+	return errs
 }
 
 // Immutable reports a changed field.
@@ -122,16 +169,23 @@ func LabelSelector(path *field.Path, s *metav1.LabelSelector) field.ErrorList {
 // MatchTemplate checks that a workload's selector is there, is not empty and picks the pods of its template. kind
 // is the word of the message.
 func MatchTemplate(path *field.Path, s *metav1.LabelSelector, t *corev1.PodTemplateSpec, kind string) field.ErrorList {
-	if s == nil {
-		return field.ErrorList{field.Required(path.Child("selector"), "")}
+	var errs field.ErrorList
+	if s == nil && kind != "daemonset" {
+		errs = append(errs, field.Required(path.Child("selector"), ""))
 	}
-	errs := LabelSelector(path.Child("selector"), s)
-	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
+	errs = append(errs, LabelSelector(path.Child("selector"), s)...)
+	if s != nil && len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
 		errs = append(errs, field.Invalid(path.Child("selector"), s, "empty selector is invalid for "+kind))
 	}
 	sel, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
-		return append(errs, field.Invalid(path.Child("selector"), s, "invalid label selector"))
+		switch kind {
+		case "statefulset":
+			errs = append(errs, field.Invalid(path.Child("selector"), s, ""))
+		case "deployment":
+			errs = append(errs, field.Invalid(path.Child("selector"), s, "invalid label selector"))
+		}
+		return errs
 	}
 	if !sel.Empty() && !sel.Matches(labelSet(t.Labels)) {
 		errs = append(errs, field.Invalid(path.Child("template", "metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
@@ -148,6 +202,12 @@ func ValidatePodTemplate(path *field.Path, t *corev1.PodTemplateSpec) field.Erro
 		errs = append(errs, field.Forbidden(path.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
 	}
 	return errs
+}
+
+// validateTemplateMeta checks the labels and annotations that objects made from a template will have.
+func validateTemplateMeta(path *field.Path, m *metav1.ObjectMeta) field.ErrorList {
+	errs := apivalidation.ValidateAnnotations(m.Annotations, path.Child("annotations"))
+	return append(errs, metavalidation.ValidateLabels(m.Labels, path.Child("labels"))...)
 }
 
 // AlwaysRestarting checks a template whose pods must never end by themselves.

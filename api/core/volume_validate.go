@@ -9,22 +9,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// validateVolumes returns the valid volumes by name: what mounts another one finds nothing.
 func validateVolumes(path *field.Path, vols []corev1.Volume) (map[string]*corev1.Volume, field.ErrorList) {
-	byName := map[string]*corev1.Volume{}
+	byName, seen := map[string]*corev1.Volume{}, map[string]bool{}
 	var errs field.ErrorList
 	for i := range vols {
 		v, at := &vols[i], path.Index(i)
+		el := oneSource(at, v.VolumeSource)
+		if len(el) == 0 {
+			el = podSource(at, v.Name, &v.VolumeSource)
+		}
 		if v.Name == "" {
-			errs = append(errs, field.Required(at.Child("name"), ""))
+			el = append(el, field.Required(at.Child("name"), ""))
 		} else {
-			errs = append(errs, Label(at.Child("name"), v.Name)...)
+			el = append(el, Label(at.Child("name"), v.Name)...)
 		}
-		if byName[v.Name] != nil {
-			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
+		if seen[v.Name] {
+			el = append(el, field.Duplicate(at.Child("name"), v.Name))
 		}
-		byName[v.Name] = v
-		errs = append(errs, oneSource(at, v.VolumeSource)...)
-		errs = append(errs, validateVolume(at, &v.VolumeSource)...)
+		if len(el) == 0 {
+			seen[v.Name], byName[v.Name] = true, v
+		}
+		errs = append(errs, el...)
 	}
 	return byName, errs
 }
@@ -49,50 +55,6 @@ func oneSource(path *field.Path, union any) field.ErrorList {
 	return errs
 }
 
-func validateVolume(path *field.Path, v *corev1.VolumeSource) field.ErrorList {
-	var errs field.ErrorList
-	if e := v.EmptyDir; e != nil && e.SizeLimit != nil && e.SizeLimit.Sign() < 0 {
-		errs = append(errs, field.Forbidden(path.Child("emptyDir", "sizeLimit"), "SizeLimit field must be a valid resource quantity"))
-	}
-	if h := v.HostPath; h != nil {
-		errs = append(errs, validateHostPath(path.Child("hostPath"), h)...)
-	}
-	if s := v.Secret; s != nil {
-		errs = append(errs, Required(path.Child("secret", "secretName"), s.SecretName, "")...)
-		errs = append(errs, fileMode(path.Child("secret", "defaultMode"), s.DefaultMode)...)
-		errs = append(errs, validateItems(path.Child("secret", "items"), s.Items)...)
-	}
-	if c := v.ConfigMap; c != nil {
-		errs = append(errs, Required(path.Child("configMap", "name"), c.Name, "")...)
-		errs = append(errs, fileMode(path.Child("configMap", "defaultMode"), c.DefaultMode)...)
-		errs = append(errs, validateItems(path.Child("configMap", "items"), c.Items)...)
-	}
-	if d := v.DownwardAPI; d != nil {
-		errs = append(errs, fileMode(path.Child("downwardAPI", "defaultMode"), d.DefaultMode)...)
-		errs = append(errs, validateDownward(path.Child("downwardAPI", "items"), d.Items)...)
-	}
-	if p := v.Projected; p != nil {
-		errs = append(errs, validateProjected(path.Child("projected"), p)...)
-	}
-	if c := v.PersistentVolumeClaim; c != nil {
-		errs = append(errs, Required(path.Child("persistentVolumeClaim", "claimName"), c.ClaimName, "")...)
-	}
-	if n := v.NFS; n != nil {
-		errs = append(errs, validateNFS(path.Child("nfs"), n)...)
-	}
-	if c := v.CSI; c != nil {
-		errs = append(errs, Required(path.Child("csi", "driver"), c.Driver, "")...)
-	}
-	if e := v.Ephemeral; e != nil {
-		if e.VolumeClaimTemplate == nil {
-			errs = append(errs, field.Required(path.Child("ephemeral", "volumeClaimTemplate"), ""))
-		} else {
-			errs = append(errs, validateClaimSpec(path.Child("ephemeral", "volumeClaimTemplate", "spec"), &e.VolumeClaimTemplate.Spec)...)
-		}
-	}
-	return errs
-}
-
 func validateNFS(path *field.Path, n *corev1.NFSVolumeSource) field.ErrorList {
 	errs := Required(path.Child("server"), n.Server, "")
 	errs = append(errs, Required(path.Child("path"), n.Path, "")...)
@@ -107,9 +69,9 @@ func validateHostPath(path *field.Path, h *corev1.HostPathVolumeSource) field.Er
 		return field.ErrorList{field.Required(path.Child("path"), "")}
 	}
 	errs := noBackSteps(path.Child("path"), h.Path)
-	if h.Type != nil && *h.Type != corev1.HostPathUnset {
-		errs = append(errs, OneOf(path.Child("type"), *h.Type, corev1.HostPathDirectoryOrCreate, corev1.HostPathDirectory,
-			corev1.HostPathFileOrCreate, corev1.HostPathFile, corev1.HostPathSocket, corev1.HostPathCharDev, corev1.HostPathBlockDev)...)
+	if h.Type != nil {
+		errs = append(errs, Known(path.Child("type"), *h.Type, corev1.HostPathUnset, corev1.HostPathBlockDev, corev1.HostPathCharDev,
+			corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile, corev1.HostPathFileOrCreate, corev1.HostPathSocket)...)
 	}
 	return errs
 }
@@ -135,21 +97,21 @@ func validateItems(path *field.Path, items []corev1.KeyToPath) field.ErrorList {
 	return errs
 }
 
+// localPath checks a relative path that does not leave its folder. Empty is fine.
 func localPath(path *field.Path, p string) field.ErrorList {
 	errs := relativePath(path, p)
-	if strings.HasPrefix(p, "..") && len(errs) == 0 {
+	if strings.HasPrefix(p, "..") && !strings.HasPrefix(p, "../") && p != ".." {
 		errs = append(errs, field.Invalid(path, p, "must not start with '..'"))
 	}
 	return errs
 }
 
-func validateDownward(path *field.Path, items []corev1.DownwardAPIVolumeFile) field.ErrorList {
+// validateDownward names no index: upstream's paths do not.
+func validateDownward(at *field.Path, items []corev1.DownwardAPIVolumeFile) field.ErrorList {
 	var errs field.ErrorList
-	for i, it := range items {
-		at := path.Index(i)
+	for _, it := range items {
 		errs = append(errs, Required(at.Child("path"), it.Path, "")...)
 		errs = append(errs, localPath(at.Child("path"), it.Path)...)
-		errs = append(errs, fileMode(at.Child("mode"), it.Mode)...)
 		switch {
 		case it.FieldRef != nil && it.ResourceFieldRef != nil:
 			errs = append(errs, field.Invalid(at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
@@ -160,32 +122,7 @@ func validateDownward(path *field.Path, items []corev1.DownwardAPIVolumeFile) fi
 		default:
 			errs = append(errs, field.Required(at, "one of fieldRef and resourceFieldRef is required"))
 		}
-	}
-	return errs
-}
-
-func validateProjected(path *field.Path, p *corev1.ProjectedVolumeSource) field.ErrorList {
-	errs := fileMode(path.Child("defaultMode"), p.DefaultMode)
-	for i, s := range p.Sources {
-		at := path.Child("sources").Index(i)
-		if s.Secret != nil {
-			errs = append(errs, Required(at.Child("secret", "name"), s.Secret.Name, "")...)
-			errs = append(errs, validateItems(at.Child("secret", "items"), s.Secret.Items)...)
-		}
-		if s.ConfigMap != nil {
-			errs = append(errs, Required(at.Child("configMap", "name"), s.ConfigMap.Name, "")...)
-			errs = append(errs, validateItems(at.Child("configMap", "items"), s.ConfigMap.Items)...)
-		}
-		if s.DownwardAPI != nil {
-			errs = append(errs, validateDownward(at.Child("downwardAPI", "items"), s.DownwardAPI.Items)...)
-		}
-		if t := s.ServiceAccountToken; t != nil {
-			if t.ExpirationSeconds != nil && *t.ExpirationSeconds < 600 {
-				errs = append(errs, field.Invalid(at.Child("serviceAccountToken", "expirationSeconds"), *t.ExpirationSeconds, "may not specify a duration less than 10 minutes"))
-			}
-			errs = append(errs, Required(at.Child("serviceAccountToken", "path"), t.Path, "")...)
-			errs = append(errs, localPath(at.Child("serviceAccountToken", "path"), t.Path)...)
-		}
+		errs = append(errs, fileMode(at.Child("mode"), it.Mode)...)
 	}
 	return errs
 }
@@ -197,7 +134,7 @@ func validateAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccess
 	var errs field.ErrorList
 	alone, others := false, false
 	for _, m := range modes {
-		errs = append(errs, OneOf(path, m, corev1.ReadWriteOnce, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOncePod)...)
+		errs = append(errs, Known(path, m, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)...)
 		if m == corev1.ReadWriteOncePod {
 			alone = true
 		} else {
@@ -223,7 +160,32 @@ func validateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec) fi
 		errs = append(errs, Problems(path.Child("storageClassName"), *c, validation.IsDNS1123Subdomain(*c))...)
 	}
 	if s.VolumeMode != nil {
-		errs = append(errs, OneOf(path.Child("volumeMode"), *s.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+		errs = append(errs, Known(path.Child("volumeMode"), *s.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)...)
+	}
+	if n := s.VolumeAttributesClassName; n != nil && *n != "" {
+		errs = append(errs, Subdomain(path.Child("volumeAttributesClassName"), *n)...)
+	}
+	if d := s.DataSource; d != nil {
+		errs = append(errs, validateDataSource(path.Child("dataSource"), d.APIGroup, d.Kind, d.Name)...)
+	}
+	if d := s.DataSourceRef; d != nil {
+		errs = append(errs, validateDataSource(path.Child("dataSourceRef"), d.APIGroup, d.Kind, d.Name)...)
+		if d.Namespace != nil && *d.Namespace != "" {
+			if s.DataSource != nil {
+				errs = append(errs, field.Invalid(path, field.OmitValueType{}, "may not be specified when dataSourceRef.namespace is specified"))
+			}
+		} else if o := s.DataSource; o != nil && (o.Kind != d.Kind || o.Name != d.Name || !samePointee(o.APIGroup, d.APIGroup)) {
+			errs = append(errs, field.Invalid(path, s.DataSource, "must match dataSourceRef"))
+		}
 	}
 	return errs
+}
+
+func samePointee(a, b *string) bool {
+	return (a == nil) == (b == nil) && (a == nil || *a == *b)
+}
+
+// ValidateClaimSpec checks the spec of a claim.
+func ValidateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec) field.ErrorList {
+	return validateClaimSpec(path, s)
 }

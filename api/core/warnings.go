@@ -94,19 +94,45 @@ func specWarnings(path *field.Path, s *corev1.PodSpec) []string {
 		}
 	}
 	for i := range s.Volumes {
-		if s.Volumes[i].GitRepo != nil {
-			warn(path.Child("volumes").Index(i).Child("gitRepo"), "deprecated in v1.11, and disabled by default in v1.33+")
+		if name, text := oldVolume(&s.Volumes[i].VolumeSource); text != "" {
+			warn(path.Child("volumes").Index(i).Child(name), text)
+		}
+	}
+	for i := range s.Volumes {
+		if p := s.Volumes[i].Projected; p != nil && slices.ContainsFunc(p.Sources, func(x corev1.VolumeProjection) bool { return x == corev1.VolumeProjection{} }) {
+			out = append(out, fmt.Sprintf("volume %q (Projected) has no sources provided", s.Volumes[i].Name))
 		}
 	}
 	if g := s.TerminationGracePeriodSeconds; g != nil && *g < 0 {
 		warn(path.Child("terminationGracePeriodSeconds"), "must be >= 0; negative values are invalid and will be treated as 1")
 	}
-	for name, cs := range map[string][]corev1.Container{"containers": s.Containers, "initContainers": s.InitContainers} {
-		for i := range cs {
-			out = append(out, containerWarnings(path.Child(name).Index(i), &cs[i])...)
-		}
-	}
+	each(path, s, func(at *field.Path, c *corev1.Container) { out = append(out, containerWarnings(at, c)...) })
 	return out
+}
+
+// oldVolume names a volume source that is on its way out, and says since when.
+func oldVolume(v *corev1.VolumeSource) (name, text string) {
+	switch {
+	case v.PhotonPersistentDisk != nil:
+		return "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"
+	case v.GitRepo != nil:
+		return "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"
+	case v.ScaleIO != nil:
+		return "scaleIO", "deprecated in v1.16, non-functional in v1.22+"
+	case v.Flocker != nil:
+		return "flocker", "deprecated in v1.22, non-functional in v1.25+"
+	case v.StorageOS != nil:
+		return "storageOS", "deprecated in v1.22, non-functional in v1.25+"
+	case v.Quobyte != nil:
+		return "quobyte", "deprecated in v1.22, non-functional in v1.25+"
+	case v.Glusterfs != nil:
+		return "glusterfs", "deprecated in v1.25, non-functional in v1.26+"
+	case v.CephFS != nil:
+		return "cephfs", "deprecated in v1.28, non-functional in v1.31+"
+	case v.RBD != nil:
+		return "rbd", "deprecated in v1.28, non-functional in v1.31+"
+	}
+	return "", ""
 }
 
 func containerWarnings(path *field.Path, c *corev1.Container) []string {
@@ -133,7 +159,8 @@ func containerWarnings(path *field.Path, c *corev1.Container) []string {
 		}
 		ports[key] = i
 	}
-	for kind, list := range map[string]corev1.ResourceList{"limits": c.Resources.Limits, "requests": c.Resources.Requests} {
+	for i, list := range []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests} {
+		kind := [...]string{"limits", "requests"}[i]
 		for _, r := range []corev1.ResourceName{corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 			if q, ok := list[r]; ok && q.MilliValue()%1000 != 0 {
 				out = append(out, fmt.Sprintf("%s: fractional byte value %q is invalid, must be an integer", path.Child("resources", kind).Key(string(r)), q.String()))

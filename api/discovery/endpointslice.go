@@ -5,6 +5,7 @@ import (
 	"github.com/skiff-sh/skiff/api/core"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strings"
@@ -89,6 +90,7 @@ func validateEndpointSlice(x *discoveryv1.EndpointSlice) field.ErrorList {
 				errs = append(errs, core.EndpointIP(at.Index(j), a)...)
 			}
 		}
+		errs = append(errs, validateEndpointMeta(field.NewPath("endpoints").Index(i), &e)...)
 	}
 	names := map[string]bool{}
 	for i, p := range x.Ports {
@@ -102,8 +104,56 @@ func validateEndpointSlice(x *discoveryv1.EndpointSlice) field.ErrorList {
 			}
 			names[*p.Name] = true
 		}
+		if p.AppProtocol != nil {
+			errs = append(errs, metavalidation.ValidateLabelName(*p.AppProtocol, at.Child("appProtocol"))...)
+		}
 		if p.Protocol != nil {
-			errs = append(errs, core.OneOf(at.Child("protocol"), *p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
+			errs = append(errs, core.Known(at.Child("protocol"), *p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
+		}
+	}
+	return errs
+}
+
+// validateEndpointMeta checks what is said of an endpoint beside its addresses.
+func validateEndpointMeta(path *field.Path, e *discoveryv1.Endpoint) field.ErrorList {
+	var errs field.ErrorList
+	if e.NodeName != nil {
+		errs = append(errs, core.Subdomain(path.Child("nodeName"), *e.NodeName)...)
+	}
+	if e.Hostname != nil {
+		errs = append(errs, core.Label(path.Child("hostname"), *e.Hostname)...)
+	}
+	if e.Zone != nil {
+		errs = append(errs, core.Problems(path.Child("zone"), *e.Zone, validation.IsValidLabelValue(*e.Zone))...)
+	}
+	if e.Hints == nil {
+		return errs
+	}
+	const most = 8
+	zones, at := map[string]bool{}, path.Child("hints", "forZones")
+	if n := len(e.Hints.ForZones); n > most {
+		errs = append(errs, field.TooMany(at, n, most))
+	}
+	for i, z := range e.Hints.ForZones {
+		at := at.Index(i).Child("name")
+		if zones[z.Name] {
+			errs = append(errs, field.Duplicate(at, z.Name))
+		} else {
+			zones[z.Name] = true
+			errs = append(errs, core.Problems(at, z.Name, validation.IsValidLabelValue(z.Name))...)
+		}
+	}
+	nodes, at := map[string]bool{}, path.Child("hints", "forNodes")
+	if n := len(e.Hints.ForNodes); n > most {
+		errs = append(errs, field.TooMany(at, n, most))
+	}
+	for i, n := range e.Hints.ForNodes {
+		at := at.Index(i).Child("name")
+		if nodes[n.Name] {
+			errs = append(errs, field.Duplicate(at, n.Name))
+		} else {
+			nodes[n.Name] = true
+			errs = append(errs, core.Subdomain(at, n.Name)...)
 		}
 	}
 	return errs

@@ -1,7 +1,6 @@
 package flowcontrol
 
 import (
-	"github.com/skiff-sh/skiff/api/core"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -48,14 +47,4 @@ func missingLevel(x *flowcontrolv1.FlowSchema) string {
 		}
 	}
 	return "?"
-}
-
-func validateFlowSchema(x *flowcontrolv1.FlowSchema) field.ErrorList {
-	var errs field.ErrorList
-	path := field.NewPath("spec")
-	if p := x.Spec.MatchingPrecedence; p <= 0 || p > 10000 {
-		errs = append(errs, field.Invalid(path.Child("matchingPrecedence"), p, "must be a positive value and less than 10000"))
-	}
-	errs = append(errs, core.Required(path.Child("priorityLevelConfiguration", "name"), x.Spec.PriorityLevelConfiguration.Name, "must reference a priority level")...)
-	return errs
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"github.com/skiff-sh/skiff/api/core"
 	networkingv1 "k8s.io/api/networking/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"net/netip"
@@ -132,7 +131,10 @@ func validateIngressRule(at *field.Path, r *networkingv1.IngressRule) field.Erro
 			errs = append(errs, field.Required(pp.Child("pathType"), "pathType must be specified"))
 		} else {
 			errs = append(errs, core.OneOf(pp.Child("pathType"), *p.PathType, networkingv1.PathTypeExact, networkingv1.PathTypeImplementationSpecific, networkingv1.PathTypePrefix)...)
-			if *p.PathType != networkingv1.PathTypeImplementationSpecific && !strings.HasPrefix(p.Path, "/") {
+			switch {
+			case *p.PathType == networkingv1.PathTypeExact || *p.PathType == networkingv1.PathTypePrefix:
+				errs = append(errs, validateIngressPath(pp.Child("path"), p.Path)...)
+			case *p.PathType == networkingv1.PathTypeImplementationSpecific && p.Path != "" && !strings.HasPrefix(p.Path, "/"):
 				errs = append(errs, field.Invalid(pp.Child("path"), p.Path, "must be an absolute path"))
 			}
 		}
@@ -146,24 +148,61 @@ func validateBackend(at *field.Path, b *networkingv1.IngressBackend) field.Error
 	case b.Resource != nil && b.Service != nil:
 		return field.ErrorList{field.Invalid(at, "", "cannot set both resource and service backends")}
 	case b.Resource != nil:
-		return nil
+		return validateTypedRef(at.Child("resource"), b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name)
 	case b.Service == nil:
-		return field.ErrorList{field.Required(at, "must specify one of: `service` or `resource`")}
+		return field.ErrorList{field.Invalid(at, "", "resource or service backend is required")}
 	}
-	s, at := b.Service, at.Child("service")
+	s := b.Service
+	var errs field.ErrorList
 	if s.Name == "" {
-		return field.ErrorList{field.Required(at.Child("name"), "")}
+		errs = append(errs, field.Required(at.Child("service", "name"), ""))
+	} else {
+		errs = append(errs, core.Label(at.Child("service", "name"), s.Name)...)
 	}
-	errs := core.Problems(at.Child("name"), s.Name, apivalidation.NameIsDNS1035Label(s.Name, false))
 	switch {
 	case s.Port.Name != "" && s.Port.Number != 0:
 		errs = append(errs, field.Invalid(at, "", "cannot set both port name & port number"))
 	case s.Port.Name != "":
-		errs = append(errs, core.Problems(at.Child("port", "name"), s.Port.Name, validation.IsValidPortName(s.Port.Name))...)
+		errs = append(errs, core.Problems(at.Child("service", "port", "name"), s.Port.Name, validation.IsValidPortName(s.Port.Name))...)
 	case s.Port.Number != 0:
-		errs = append(errs, core.Port(at.Child("port", "number"), s.Port.Number)...)
+		errs = append(errs, core.Port(at.Child("service", "port", "number"), s.Port.Number)...)
 	default:
 		errs = append(errs, field.Required(at, "port name or number is required"))
+	}
+	return errs
+}
+
+// validateTypedRef checks a reference to an object whose kind may be any.
+func validateTypedRef(at *field.Path, group *string, kind, name string) field.ErrorList {
+	var errs field.ErrorList
+	if group != nil {
+		errs = append(errs, core.Subdomain(at.Child("apiGroup"), *group)...)
+	}
+	for _, f := range []struct{ name, value string }{{"kind", kind}, {"name", name}} {
+		if f.value == "" {
+			errs = append(errs, field.Required(at.Child(f.name), ""))
+		} else {
+			errs = append(errs, core.Problems(at.Child(f.name), f.value, core.PathSegment(f.value, false))...)
+		}
+	}
+	return errs
+}
+
+// validateIngressPath checks a path that is matched segment by segment.
+func validateIngressPath(at *field.Path, path string) field.ErrorList {
+	if !strings.HasPrefix(path, "/") {
+		return field.ErrorList{field.Invalid(at, path, "must be an absolute path")}
+	}
+	var errs field.ErrorList
+	for _, part := range []string{"//", "/./", "/../", "%2f", "%2F"} {
+		if strings.Contains(path, part) {
+			errs = append(errs, field.Invalid(at, path, "must not contain '"+part+"'"))
+		}
+	}
+	for _, end := range []string{"/..", "/."} {
+		if strings.HasSuffix(path, end) {
+			errs = append(errs, field.Invalid(at, path, "cannot end with '"+end+"'"))
+		}
 	}
 	return errs
 }

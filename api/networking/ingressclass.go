@@ -44,8 +44,32 @@ func parametersText(p *networkingv1.IngressClassParametersReference) string {
 
 func validateIngressClass(x *networkingv1.IngressClass) field.ErrorList {
 	var errs field.ErrorList
-	if x.Spec.Controller != "" {
-		errs = append(errs, validation.IsDomainPrefixedPath(field.NewPath("spec", "controller"), x.Spec.Controller)...)
+	const most = 250 // bytes
+	at := field.NewPath("spec", "controller")
+	if len(x.Spec.Controller) > most {
+		errs = append(errs, field.TooLong(at, x.Spec.Controller, most))
+	}
+	errs = append(errs, validation.IsDomainPrefixedPath(at, x.Spec.Controller)...)
+	p, at := x.Spec.Parameters, field.NewPath("spec", "parameters")
+	if p == nil {
+		return errs
+	}
+	errs = append(errs, validateTypedRef(at, p.APIGroup, p.Kind, p.Name)...)
+	if p.Scope == nil {
+		return append(errs, field.Required(at.Child("scope"), ""))
+	}
+	errs = append(errs, core.Known(at.Child("scope"), *p.Scope, networkingv1.IngressClassParametersReferenceScopeCluster, networkingv1.IngressClassParametersReferenceScopeNamespace)...)
+	switch *p.Scope {
+	case networkingv1.IngressClassParametersReferenceScopeNamespace:
+		if p.Namespace == nil {
+			errs = append(errs, field.Required(at.Child("namespace"), "`parameters.scope` is set to 'Namespace'"))
+		} else {
+			errs = append(errs, core.Label(at.Child("namespace"), *p.Namespace)...)
+		}
+	case networkingv1.IngressClassParametersReferenceScopeCluster:
+		if p.Namespace != nil {
+			errs = append(errs, field.Forbidden(at.Child("namespace"), "`parameters.scope` is set to 'Cluster'"))
+		}
 	}
 	return errs
 }

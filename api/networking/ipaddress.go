@@ -55,8 +55,21 @@ func validateIPAddress(x *networkingv1.IPAddress) field.ErrorList {
 		return append(errs, field.Required(field.NewPath("spec", "parentRef"), ""))
 	}
 	at := field.NewPath("spec", "parentRef")
-	errs = append(errs, core.Required(at.Child("resource"), x.Spec.ParentRef.Resource, "")...)
-	errs = append(errs, core.Required(at.Child("name"), x.Spec.ParentRef.Name, "")...)
+	r := x.Spec.ParentRef
+	if r.Group != "" {
+		errs = append(errs, core.Subdomain(at.Child("group"), r.Group)...)
+	}
+	for _, f := range []struct {
+		name, value string
+		needed      bool
+	}{{"resource", r.Resource, true}, {"name", r.Name, true}, {"namespace", r.Namespace, false}} {
+		switch {
+		case f.value != "":
+			errs = append(errs, core.Problems(at.Child(f.name), f.value, core.PathSegment(f.value, false))...)
+		case f.needed:
+			errs = append(errs, field.Required(at.Child(f.name), ""))
+		}
+	}
 	return errs
 }
 

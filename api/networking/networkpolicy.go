@@ -66,7 +66,7 @@ func validateNetworkPolicy(x *networkingv1.NetworkPolicy) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("policyTypes"), &x.Spec.PolicyTypes, "may not specify more than two policyTypes"))
 	}
 	for i, t := range x.Spec.PolicyTypes {
-		errs = append(errs, core.OneOf(path.Child("policyTypes").Index(i), t, networkingv1.PolicyTypeEgress, networkingv1.PolicyTypeIngress)...)
+		errs = append(errs, core.Known(path.Child("policyTypes").Index(i), t, networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)...)
 	}
 	return errs
 }
@@ -76,7 +76,7 @@ func validatePolicyPorts(path *field.Path, ports []networkingv1.NetworkPolicyPor
 	for i, p := range ports {
 		at := path.Index(i)
 		if p.Protocol != nil {
-			errs = append(errs, core.OneOf(at.Child("protocol"), *p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
+			errs = append(errs, core.Known(at.Child("protocol"), *p.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)...)
 		}
 		if p.Port != nil {
 			errs = append(errs, core.PortOrName(at.Child("port"), *p.Port)...)
@@ -84,9 +84,12 @@ func validatePolicyPorts(path *field.Path, ports []networkingv1.NetworkPolicyPor
 		switch {
 		case p.EndPort == nil:
 		case p.Port == nil:
-			errs = append(errs, field.Required(at.Child("endPort"), "must be specified together with `port`"))
+			errs = append(errs, field.Invalid(at.Child("endPort"), *p.EndPort, "may not be specified when `port` is not specified"))
 		case p.Port.IntVal > *p.EndPort:
 			errs = append(errs, field.Invalid(at.Child("endPort"), *p.EndPort, "must be greater than or equal to `port`"))
+		}
+		if p.EndPort != nil && p.Port != nil {
+			errs = append(errs, core.Port(at.Child("endPort"), *p.EndPort)...)
 		}
 	}
 	return errs
@@ -102,6 +105,10 @@ func validatePeers(path *field.Path, peers []networkingv1.NetworkPolicyPeer) fie
 		case p.IPBlock != nil && (p.PodSelector != nil || p.NamespaceSelector != nil):
 			errs = append(errs, field.Forbidden(at, "may not specify both ipBlock and another peer"))
 		case p.IPBlock != nil:
+			if p.IPBlock.CIDR == "" {
+				errs = append(errs, field.Required(at.Child("ipBlock", "cidr"), ""))
+				continue
+			}
 			errs = append(errs, validation.IsValidCIDRForLegacyField(at.Child("ipBlock", "cidr"), p.IPBlock.CIDR, false, nil)...)
 			for j, e := range p.IPBlock.Except {
 				errs = append(errs, validation.IsValidCIDRForLegacyField(at.Child("ipBlock", "except").Index(j), e, false, nil)...)

@@ -15,6 +15,9 @@ type local struct{}
 func (local) Paths() (map[string]clientopenapi.GroupVersion, error) {
 	out := map[string]clientopenapi.GroupVersion{}
 	for path := range V3Paths() {
+		if strings.Count(path, "/") == 0 || strings.HasPrefix(path, "apis/") && strings.Count(path, "/") == 1 {
+			continue // not of a group-version
+		}
 		out[path] = document(strings.TrimPrefix(strings.TrimPrefix(path, "apis/"), "api/"))
 	}
 	return out, nil

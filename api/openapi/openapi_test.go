@@ -1,8 +1,15 @@
 package openapi
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"testing"
+
+	openapiv2 "github.com/google/gnostic-models/openapiv2"
+	openapiv3 "github.com/google/gnostic-models/openapiv3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/skiff-sh/skiff/api/builtin"
 )
@@ -58,8 +65,10 @@ func TestEveryKindHasASchema(t *testing.T) {
 		}
 	}
 	paths := V3Paths()
-	if len(paths) != 22 || paths["api/v1"] == "" || paths["apis/apps/v1"] == "" {
-		t.Errorf("documents: %v", paths)
+	for _, want := range []string{"api", "api/v1", "apis", "apis/apps", "apis/apps/v1", "version", "openid/v1/jwks", ".well-known/openid-configuration"} {
+		if paths[want] == "" {
+			t.Errorf("no document %s", want)
+		}
 	}
 }
 
@@ -87,5 +96,48 @@ func TestV2(t *testing.T) {
 	}
 	if doc.Paths["/api/v1/namespaces/{namespace}/pods/{name}/exec"] == nil {
 		t.Error("no path for exec")
+	}
+}
+
+// What goes out as gzip is what unpacking gives, in both encodings.
+func TestGzip(t *testing.T) {
+	get := func(d *Document, err error) *Document {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	v2, v3 := &openapiv2.Document{}, &openapiv3.Document{}
+	for _, c := range []struct {
+		doc  *Document
+		into proto.Message
+	}{{get(V2Document(false)), nil}, {get(V2Document(true)), v2}, {get(V3Document("apis/apps/v1", false)), nil}, {get(V3Document("apis/apps/v1", true)), v3}} {
+		plain, err := c.doc.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pieces, err := c.doc.Gzip()
+		if err != nil {
+			t.Fatal(err)
+		}
+		z, err := gzip.NewReader(bytes.NewReader(bytes.Join(pieces, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		unpacked, err := io.ReadAll(z)
+		if err != nil || !bytes.Equal(plain, unpacked) {
+			t.Errorf("%s: %v, %d and %d bytes", c.doc.file.Name, err, len(plain), len(unpacked))
+		}
+		if c.into != nil {
+			if err := proto.Unmarshal(plain, c.into); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if len(v2.GetDefinitions().GetAdditionalProperties()) < 300 || len(v3.GetPaths().GetPath()) < 30 {
+		t.Error("the protobuf documents are empty")
+	}
+	if d, err := V3Document("apis/nobody/v1", false); d != nil || err != nil {
+		t.Error(d, err)
 	}
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"github.com/skiff-sh/skiff/api/core"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strings"
 
@@ -27,7 +28,7 @@ var csiDriver = &api.Kind{
 		api.AgeColumn(),
 	},
 	Default:       api.Defaults(defaultCSIDriver),
-	HasGeneration: true,
+	PrepareUpdate: api.OnUpdate(updateCSIDriver),
 }
 
 func defaultCSIDriver(x *storagev1.CSIDriver) {
@@ -73,18 +74,49 @@ func modes(x *storagev1.CSIDriver) string {
 }
 
 func validateCSIDriver(x *storagev1.CSIDriver) field.ErrorList {
-	var errs field.ErrorList
-	if x.Spec.AttachRequired == nil {
-		errs = append(errs, field.Required(field.NewPath("spec", "attachRequired"), ""))
+	errs := core.CSIDriverName(field.NewPath("name"), x.Name)
+	path, s := field.NewPath("spec"), &x.Spec
+	if s.AttachRequired == nil {
+		errs = append(errs, field.Required(path.Child("attachedRequired"), ""))
 	}
-	for i, m := range x.Spec.VolumeLifecycleModes {
-		errs = append(errs, core.OneOf(field.NewPath("spec", "volumeLifecycleModes").Index(i), m, storagev1.VolumeLifecycleEphemeral, storagev1.VolumeLifecyclePersistent)...)
+	for _, m := range s.VolumeLifecycleModes { // upstream names no index
+		errs = append(errs, core.Known(path.Child("volumeLifecycleModes"), m, storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral)...)
+	}
+	if p := s.FSGroupPolicy; p != nil {
+		errs = append(errs, core.Known(path.Child("fsGroupPolicy"), *p, storagev1.FileFSGroupPolicy, storagev1.NoneFSGroupPolicy, storagev1.ReadWriteOnceWithFSTypeFSGroupPolicy)...)
+	}
+	audiences := map[string]bool{}
+	for i, t := range s.TokenRequests {
+		at := path.Child("tokenRequests").Index(i)
+		if audiences[t.Audience] {
+			errs = append(errs, field.Duplicate(at.Child("audience"), t.Audience))
+		}
+		audiences[t.Audience] = true
+		if e := t.ExpirationSeconds; e != nil {
+			if *e < 600 {
+				errs = append(errs, field.Invalid(at.Child("expirationSeconds"), *e, "may not specify a duration less than 10 minutes"))
+			}
+			if *e > 1<<32 {
+				errs = append(errs, field.Invalid(at.Child("expirationSeconds"), *e, "may not specify a duration larger than 2^32 seconds"))
+			}
+		}
+	}
+	if n := s.NodeAllocatableUpdatePeriodSeconds; n != nil && *n < 10 {
+		errs = append(errs, field.Invalid(path.Child("nodeAllocatableUpdatePeriodSeconds"), *n, "must be greater than or equal to 10 seconds"))
 	}
 	return errs
 }
 
 func validateCSIDriverUpdate(x, old *storagev1.CSIDriver) field.ErrorList {
 	errs := validateCSIDriver(x)
-	errs = append(errs, core.Immutable(field.NewPath("spec", "attachRequired"), x.Spec.AttachRequired, old.Spec.AttachRequired)...)
-	return errs
+	path := field.NewPath("spec")
+	errs = append(errs, core.Immutable(path.Child("attachedRequired"), x.Spec.AttachRequired, old.Spec.AttachRequired)...)
+	return append(errs, core.Immutable(path.Child("volumeLifecycleModes"), x.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes)...)
+}
+
+// updateCSIDriver counts changes from none, not from one as other kinds do.
+func updateCSIDriver(x, old *storagev1.CSIDriver) {
+	if !equality.Semantic.DeepEqual(x.Spec, old.Spec) {
+		x.Generation = old.Generation + 1
+	}
 }

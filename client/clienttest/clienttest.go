@@ -281,6 +281,9 @@ func (a *API) Create(ctx context.Context, k *api.Kind, obj api.Object, o metav1.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	hub := k.Storage()
+	if hub.Default != nil {
+		hub.Default(stored)
+	}
 	if hub.PrepareCreate != nil {
 		hub.PrepareCreate(ctx, stored)
 	}

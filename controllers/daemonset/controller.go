@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -10,8 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/utils/ptr"
 
+	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers/plan"
 	"github.com/skiff-sh/skiff/controllers/revisions"
@@ -94,13 +95,12 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 		return reconcile.Result{}, err
 	}
 	owner := revisions.Owner{Obj: ds, Kind: kind, Template: &ds.Spec.Template, Collisions: ds.Status.CollisionCount, Limit: ds.Spec.RevisionHistoryLimit}
-	current, actions, collided := revisions.Sync(owner, history, func(name string) (*appsv1.ControllerRevision, bool) { return c.revisions.Get(ds.Namespace, name) })
-	if collided {
+	current, err := revisions.Ensure(ctx, c.Deps, owner, history, c.revisions, func(n *int32) api.Object {
 		next := ds.DeepCopy()
-		next.Status.CollisionCount = ptr.To(ptr.Deref(ds.Status.CollisionCount, 0) + 1)
-		return reconcile.Result{}, plan.Apply(ctx, c.Deps, plan.Status(next))
-	}
-	if err := plan.Apply(ctx, c.Deps, actions...); err != nil {
+		next.Status.CollisionCount = n
+		return next
+	})
+	if current == nil || err != nil {
 		return reconcile.Result{}, err
 	}
 	now := c.Clock.Now()
@@ -109,7 +109,7 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 	for _, node := range d.Failed {
 		c.failed(ds, node, now)
 	}
-	err := plan.Apply(ctx, c.Deps, d.Actions...)
+	err = plan.Apply(ctx, c.Deps, d.Actions...)
 	live := map[string]bool{revisions.Hash(current): true}
 	for _, p := range mine {
 		live[p.Labels[revisions.HashLabel]] = true
@@ -120,9 +120,7 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 	if !equality.Semantic.DeepEqual(ds.Status, d.Status) {
 		next := ds.DeepCopy()
 		next.Status = d.Status
-		if serr := plan.Apply(ctx, c.Deps, plan.Status(next)); err == nil {
-			err = serr
-		}
+		err = errors.Join(err, plan.Apply(ctx, c.Deps, plan.Status(next)))
 	}
 	return reconcile.Result{After: d.Again}, err
 }

@@ -7,6 +7,7 @@ package deployment
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -103,10 +104,18 @@ func Limits(d *appsv1.Deployment) (surge, unavailable int32) {
 
 // SameTemplate compares two pod templates without the label that names a template's hash.
 func SameTemplate(a, b *corev1.PodTemplateSpec) bool {
-	a, b = a.DeepCopy(), b.DeepCopy()
-	delete(a.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	delete(b.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	return equality.Semantic.DeepEqual(a, b)
+	x, y := *a, *b
+	x.Labels, y.Labels = withoutHash(a.Labels), withoutHash(b.Labels)
+	return equality.Semantic.DeepEqual(&x, &y)
+}
+
+func withoutHash(labels map[string]string) map[string]string {
+	if _, ok := labels[appsv1.DefaultDeploymentUniqueLabelKey]; !ok {
+		return labels
+	}
+	labels = maps.Clone(labels)
+	delete(labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return labels
 }
 
 func byAge(a, b *appsv1.ReplicaSet) int {

@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers/plan"
@@ -48,9 +47,8 @@ func Changed(cs *client.Caches, managedBy string) reconcile.Input {
 
 // Selected returns the pods of the Service's namespace that its selector matches.
 func Selected(all client.Reader[*corev1.Pod], svc *corev1.Service) (out []*corev1.Pod) {
-	sel := labels.SelectorFromSet(svc.Spec.Selector)
 	for _, p := range all.List(svc.Namespace) {
-		if sel.Matches(labels.Set(p.Labels)) {
+		if pods.Selects(svc, p) {
 			out = append(out, p)
 		}
 	}

@@ -96,7 +96,7 @@ func (c *controller) watchAll() {
 		}
 	}
 	for name, w := range c.watched {
-		if served[name] != w.kind {
+		if served[name] != w.kind || w.cache.Dropped() {
 			w.cancel()
 			delete(c.watched, name)
 		}
@@ -117,7 +117,7 @@ func (c *controller) watchAll() {
 
 // collectable reports whether objects of the kind can own or be owned. Events are too many and own nothing.
 func collectable(k *api.Kind) bool {
-	return k.Hub == nil && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch") && k.Serves("delete")
+	return (k.Hub == nil || k.CRD) && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch") && k.Serves("delete")
 }
 
 func (c *controller) synced() bool {

@@ -29,7 +29,7 @@ func New(d reconcile.Deps) reconcile.Controller {
 	cs := d.Caches
 	services, all, existing := client.CacheOf[*corev1.Service](cs), client.CacheOf[*corev1.Endpoints](cs), endpointslice.ByService(cs)
 	return reconcile.Controller{
-		Name:   "endpointslicemirroring-controller",
+		Name:   "endpointslice-mirroring-controller",
 		Inputs: []reconcile.Input{reconcile.Own[*corev1.Service](cs), reconcile.Own[*corev1.Endpoints](cs), endpointslice.Changed(cs, managedBy)},
 		Writes: []string{"discovery.k8s.io/endpointslices"},
 		Reconcile: func(ctx context.Context, key reconcile.Key) (reconcile.Result, error) {

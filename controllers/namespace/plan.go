@@ -49,7 +49,7 @@ func Kinds(all []*api.Kind) (pods *api.Kind, others []*api.Kind) {
 	seen := map[string]bool{}
 	for _, k := range all {
 		name := k.GroupResource().String()
-		if k.Hub != nil || !k.Namespaced || k.StoragePath == "" || seen[name] || !k.Serves("list") || !k.Serves("delete") {
+		if k.Hub != nil && !k.CRD || !k.Namespaced || k.StoragePath == "" || seen[name] || !k.Serves("list") || !k.Serves("delete") {
 			continue
 		}
 		seen[name] = true

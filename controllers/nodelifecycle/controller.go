@@ -2,10 +2,10 @@ package nodelifecycle
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -59,10 +59,11 @@ func (h *heard) last(node string, now time.Time) time.Time {
 }
 
 // New is the node lifecycle controller.
-func New(d reconcile.Deps, grace time.Duration) reconcile.Controller {
+func New(d reconcile.Deps, cfg Config) reconcile.Controller {
 	cs := d.Caches
+	cfg = cfg.withDefaults()
 	nodes, pods := client.CacheOf[*corev1.Node](cs), PodsByNode(cs)
-	h := &heard{times: map[string]time.Time{}}
+	h, z := &heard{times: map[string]time.Time{}}, &zones{cfg: cfg, limiters: map[string]*rate.Limiter{}}
 	return reconcile.Controller{
 		Name: "node-lifecycle-controller",
 		Inputs: []reconcile.Input{
@@ -77,8 +78,18 @@ func New(d reconcile.Deps, grace time.Duration) reconcile.Controller {
 				return reconcile.Result{}, nil
 			}
 			now := d.Clock.Now()
-			actions, again := Plan(Input{Node: n, Pods: pods.By(ByNode, n.Name), Heard: h.last(n.Name, now), Grace: grace,
-				AllUnready: !slices.ContainsFunc(nodes.List(""), isReady), Now: now})
+			in := Input{Node: n, Heard: h.last(n.Name, now), Grace: cfg.Grace, Now: now}
+			if condition(n, corev1.NodeReady) == nil {
+				in.Grace = cfg.Startup
+			}
+			if !isReady(n) { // of a node that is well, neither its pods nor its neighbours matter
+				zone := zoneOf(n)
+				var pace float64
+				in.Pods = pods.By(ByNode, n.Name)
+				in.AllUnready, pace = z.survey(nodes.List(""), zone)
+				in.Turn = func() (bool, time.Duration) { return z.turn(zone, pace, now) }
+			}
+			actions, again := Plan(in)
 			return reconcile.Result{After: again}, plan.Apply(ctx, d, actions...)
 		},
 	}

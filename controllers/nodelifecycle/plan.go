@@ -1,8 +1,9 @@
 // Package nodelifecycle notices nodes that have fallen silent, and turns nodes' conditions into taints.
 //
 // Invariant: a node counts as silent only after this process has itself watched it say nothing for the grace period,
-// so a restart or a wrong clock on a node condemns nobody; and when no node at all is healthy, none is tainted
-// NoExecute, because then the fault is most likely on this side. Only controllers/ may import nodelifecycle.
+// so a restart or a wrong clock on a node condemns nobody; nodes are tainted NoExecute one after the other, at the pace of
+// their zone's state; and when no node at all is healthy, none is, because then the fault is most likely on this side.
+// Only controllers/ may import nodelifecycle.
 package nodelifecycle
 
 import (
@@ -22,9 +23,12 @@ type Input struct {
 	Node       *corev1.Node
 	Pods       []*corev1.Pod // those on the node
 	Heard      time.Time     // when the node was last seen to say something, by our clock
-	Grace      time.Duration
-	AllUnready bool // no node of the cluster is ready
-	Now        time.Time
+	Grace      time.Duration // how long it may be silent
+	AllUnready bool          // no node of the cluster is ready
+	// Turn asks whether it is this node's turn to be given over to eviction, and if not, when to ask again (0: when the
+	// zone's state changes). Nil: it is.
+	Turn func() (ok bool, wait time.Duration)
+	Now  time.Time
 }
 
 // watchedConditions become Unknown together when a node falls silent.
@@ -40,7 +44,11 @@ func Plan(in Input) (actions []plan.Action, again time.Duration) {
 	} else {
 		again = left
 	}
-	actions = append(actions, retaint(in)...)
+	want, wait := wanted(in)
+	if wait > 0 && (again == 0 || wait < again) {
+		again = wait
+	}
+	actions = append(actions, retaint(in, want)...)
 	ready := condition(in.Node, corev1.NodeReady)
 	if ready != nil && ready.Status != corev1.ConditionTrue {
 		actions = append(actions, markPods(in)...)
@@ -102,8 +110,8 @@ func managed(t corev1.Taint) bool {
 	return false
 }
 
-// wanted lists the taints that the node's conditions ask for.
-func wanted(in Input) (out []corev1.Taint) {
+// wanted lists the taints that the node's conditions ask for, and says when another may come.
+func wanted(in Input) (out []corev1.Taint, wait time.Duration) {
 	add := func(key string, effect corev1.TaintEffect) { out = append(out, corev1.Taint{Key: key, Effect: effect}) }
 	key := ""
 	if ready := condition(in.Node, corev1.NodeReady); ready != nil {
@@ -116,7 +124,8 @@ func wanted(in Input) (out []corev1.Taint) {
 	}
 	if key != "" {
 		add(key, corev1.TaintEffectNoSchedule)
-		if !in.AllUnready {
+		evicts := false
+		if evicts, wait = turn(in); evicts {
 			add(key, corev1.TaintEffectNoExecute)
 		}
 	}
@@ -128,16 +137,29 @@ func wanted(in Input) (out []corev1.Taint) {
 	if in.Node.Spec.Unschedulable {
 		add(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)
 	}
-	return out
+	return out, wait
+}
+
+// turn reports whether the node may be given over to eviction. One that has been is so further, whatever ails it now.
+func turn(in Input) (ok bool, wait time.Duration) {
+	if in.AllUnready {
+		return false, 0
+	}
+	given := slices.ContainsFunc(in.Node.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Effect == corev1.TaintEffectNoExecute && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable)
+	})
+	if given || in.Turn == nil {
+		return true, 0
+	}
+	return in.Turn()
 }
 
 // retaint makes the node's managed taints the wanted ones and leaves all others alone. A node that has never posted
 // a Ready condition keeps the taint that it registered with.
-func retaint(in Input) []plan.Action {
+func retaint(in Input, want []corev1.Taint) []plan.Action {
 	if condition(in.Node, corev1.NodeReady) == nil {
 		return nil
 	}
-	want := wanted(in)
 	var next []corev1.Taint
 	for _, t := range in.Node.Spec.Taints {
 		i := slices.IndexFunc(want, func(w corev1.Taint) bool { return w.Key == t.Key && w.Effect == t.Effect })

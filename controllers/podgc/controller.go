@@ -30,33 +30,67 @@ const (
 	quarantine = 40 * time.Second
 )
 
-// New is the pod garbage collector. It has one key: everything.
+// New is the pod garbage collector. It has one key, everything, which is due when something may have been left behind, and
+// at most once in a period.
 func New(d reconcile.Deps) reconcile.Controller {
 	all, nodes := client.CacheOf[*corev1.Pod](d.Caches), client.CacheOf[*corev1.Node](d.Caches)
 	missing := map[string]time.Time{} // one key, so one worker at a time
+	var last time.Time
+	due := []reconcile.Key{{}}
 	return reconcile.Controller{
 		Name: "pod-garbage-collector-controller", Workers: 1,
 		Inputs: []reconcile.Input{
-			reconcile.Map(d.Caches, func(old, new *corev1.Pod) []reconcile.Key { return nil }), // fills the cache
-			reconcile.Map(d.Caches, func(old, new *corev1.Node) []reconcile.Key {
-				if old != nil && new != nil {
+			reconcile.Map(d.Caches, func(old, new *corev1.Pod) []reconcile.Key {
+				if new == nil {
 					return nil
 				}
-				return []reconcile.Key{{}}
+				_, known := nodes.Get("", new.Spec.NodeName)
+				switch {
+				case old != nil && pods.Finished(old) == pods.Finished(new) && old.Spec.NodeName == new.Spec.NodeName &&
+					(old.DeletionTimestamp == nil) == (new.DeletionTimestamp == nil):
+				case pods.Finished(new), new.DeletionTimestamp != nil, new.Spec.NodeName != "" && !known:
+					return due
+				}
+				return nil
 			}),
-			reconcile.Source(func(enqueue func(reconcile.Key)) func() { enqueue(reconcile.Key{}); return func() {} }),
+			reconcile.Map(d.Caches, func(old, new *corev1.Node) []reconcile.Key {
+				if old != nil && new != nil && outOfService(old) == outOfService(new) {
+					return nil
+				}
+				return due
+			}),
 		},
 		Writes: []string{"pods", "pods/status"},
 		Reconcile: func(ctx context.Context, _ reconcile.Key) (reconcile.Result, error) {
 			now := d.Clock.Now()
+			if left := last.Add(period).Sub(now); left > 0 {
+				return reconcile.Result{After: left}, nil
+			}
+			last = now
 			list := all.List("")
 			gone := lost(list, missing, now, func(name string) bool { _, ok := nodes.Get("", name); return ok }, func(name string) bool {
 				_, err := client.Get[*corev1.Node](ctx, d.Client, "", name)
 				return apierrors.IsNotFound(err)
 			})
-			return reconcile.Result{After: period}, plan.Apply(ctx, d, Plan(list, gone, Threshold, now)...)
+			var again time.Duration
+			if len(missing) > 0 {
+				again = period // until their quarantine is over
+			}
+			out := func(name string) bool {
+				n, ok := nodes.Get("", name)
+				return ok && outOfService(n)
+			}
+			return reconcile.Result{After: again}, plan.Apply(ctx, d, Plan(list, gone, out, Threshold, now)...)
 		},
 	}
+}
+
+// outOfService reports whether somebody has said that a node is shut down for good and it does not say otherwise (KEP-2268).
+func outOfService(n *corev1.Node) bool {
+	ready := slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+	return !ready && slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
 }
 
 // lost returns the nodes that pods are on and that have been missing for the quarantine.
@@ -79,15 +113,15 @@ func lost(list []*corev1.Pod, missing map[string]time.Time, now time.Time, known
 	return gone
 }
 
-// Plan removes the pods of gone nodes, those that were deleted before they had a node, and the oldest finished ones
-// beyond the threshold.
-func Plan(list []*corev1.Pod, gone map[string]bool, threshold int, now time.Time) (actions []plan.Action) {
+// Plan removes the pods of gone nodes, those that were deleted before they had a node or when it is out of service, and
+// the oldest finished ones beyond the threshold.
+func Plan(list []*corev1.Pod, gone map[string]bool, outOfService func(node string) bool, threshold int, now time.Time) (actions []plan.Action) {
 	var finished []*corev1.Pod
 	for _, p := range list {
 		switch {
 		case gone[p.Spec.NodeName]:
 			actions = append(actions, remove(p, now, "DeletionByPodGC", "PodGC: node no longer exists")...)
-		case p.Spec.NodeName == "" && p.DeletionTimestamp != nil:
+		case p.DeletionTimestamp != nil && (p.Spec.NodeName == "" || outOfService(p.Spec.NodeName)):
 			actions = append(actions, remove(p, now, "", "")...)
 		case pods.Finished(p) && p.DeletionTimestamp == nil:
 			finished = append(finished, p)
@@ -106,12 +140,14 @@ func Plan(list []*corev1.Pod, gone map[string]bool, threshold int, now time.Time
 	return actions
 }
 
-// remove deletes at once; a pod that has not finished is marked failed before, with the reason why.
+// remove deletes at once; a pod that has not finished is marked failed before, with the reason why if there is one.
 func remove(p *corev1.Pod, now time.Time, reason, message string) (actions []plan.Action) {
-	if !pods.Finished(p) && reason != "" {
+	if !pods.Finished(p) {
 		next := p.DeepCopy()
 		next.Status.Phase = corev1.PodFailed
-		pods.SetCondition(next, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(now)})
+		if reason != "" {
+			pods.SetCondition(next, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastTransitionTime: metav1.NewTime(now)})
+		}
 		actions = append(actions, plan.Status(next))
 	}
 	return append(actions, plan.Delete{Obj: p, Grace: ptr.To[int64](0)})

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/skiff-sh/skiff/client"
@@ -51,6 +50,16 @@ func protocol(p corev1.Protocol) corev1.Protocol {
 	return p
 }
 
+// Selects reports whether the Service's selector, which must not be empty, matches the pod.
+func Selects(svc *corev1.Service, p *corev1.Pod) bool {
+	for k, v := range svc.Spec.Selector {
+		if have, ok := p.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
 // Services makes the Services due that select a pod whose network identity or readiness changed.
 func Services(cs *client.Caches, services client.Reader[*corev1.Service]) reconcile.Input {
 	return reconcile.Map(cs, func(old, new *corev1.Pod) []reconcile.Key {
@@ -68,8 +77,7 @@ func Services(cs *client.Caches, services client.Reader[*corev1.Service]) reconc
 			if len(svc.Spec.Selector) == 0 {
 				continue
 			}
-			sel := labels.SelectorFromSet(svc.Spec.Selector)
-			if old != nil && sel.Matches(labels.Set(old.Labels)) || new != nil && sel.Matches(labels.Set(new.Labels)) {
+			if old != nil && Selects(svc, old) || new != nil && Selects(svc, new) {
 				keys = append(keys, reconcile.Key{Namespace: svc.Namespace, Name: svc.Name})
 			}
 		}

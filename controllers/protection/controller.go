@@ -1,7 +1,9 @@
-// Package protection keeps claims that pods use, and volumes that claims use, from being deleted under them.
+// Package protection keeps claims that pods use, volumes that claims use, and the attribute classes of both from being
+// deleted under them.
 //
-// Invariant: the finalizer of a claim is removed only when no pod that has a node and has not finished names it, and
-// that of a volume only when it is not bound. Only controllers/ may import protection.
+// Invariant: the finalizer of a claim is removed only when no pod that has a node and has not finished names it, that
+// of a volume only when it is not bound, and that of a class only when no claim and no volume has or wants it. Only
+// controllers/ may import protection.
 package protection
 
 import (
@@ -21,19 +23,28 @@ import (
 const (
 	claimFinalizer  = "kubernetes.io/pvc-protection"
 	volumeFinalizer = "kubernetes.io/pv-protection"
-	byClaim         = "claim"
+	classFinalizer  = "kubernetes.io/vac-protection"
 )
 
-// Claims is the controller for claims.
-func Claims(d reconcile.Deps) reconcile.Controller {
-	cs := d.Caches
-	claims, all := client.CacheOf[*corev1.PersistentVolumeClaim](cs), client.CacheOf[*corev1.Pod](cs)
-	all.AddIndex(byClaim, func(p *corev1.Pod) (out []string) {
-		for _, name := range claimsOf(p) {
+// ByClaim is the name of the index of pods by "namespace/claim".
+const ByClaim = "claim"
+
+// PodsByClaim is the cache of pods with that index.
+func PodsByClaim(cs *client.Caches) *client.Cache[*corev1.Pod] {
+	all := client.CacheOf[*corev1.Pod](cs)
+	all.AddIndex(ByClaim, func(p *corev1.Pod) (out []string) {
+		for _, name := range ClaimsOf(p) {
 			out = append(out, p.Namespace+"/"+name)
 		}
 		return out
 	})
+	return all
+}
+
+// Claims is the controller for claims.
+func Claims(d reconcile.Deps) reconcile.Controller {
+	cs := d.Caches
+	claims, all := client.CacheOf[*corev1.PersistentVolumeClaim](cs), PodsByClaim(cs)
 	return reconcile.Controller{
 		Name: "persistentvolumeclaim-protection-controller",
 		Inputs: []reconcile.Input{
@@ -42,7 +53,7 @@ func Claims(d reconcile.Deps) reconcile.Controller {
 				if new != nil && !pods.Finished(new) || old == nil {
 					return nil
 				}
-				for _, name := range claimsOf(old) {
+				for _, name := range ClaimsOf(old) {
 					keys = append(keys, reconcile.Key{Namespace: old.Namespace, Name: name})
 				}
 				return keys
@@ -54,7 +65,7 @@ func Claims(d reconcile.Deps) reconcile.Controller {
 			if !ok {
 				return reconcile.Result{}, nil
 			}
-			users := all.By(byClaim, key.Namespace+"/"+key.Name)
+			users := all.By(ByClaim, key.Namespace+"/"+key.Name)
 			return reconcile.Result{}, plan.Apply(ctx, d, Plan(c, claimFinalizer, slices.ContainsFunc(users, uses))...)
 		},
 	}
@@ -79,8 +90,8 @@ func Volumes(d reconcile.Deps) reconcile.Controller {
 
 func uses(p *corev1.Pod) bool { return p.Spec.NodeName != "" && !pods.Finished(p) }
 
-// claimsOf names the claims that a pod uses, those of its ephemeral volumes too.
-func claimsOf(p *corev1.Pod) (out []string) {
+// ClaimsOf names the claims that a pod uses, those of its ephemeral volumes too.
+func ClaimsOf(p *corev1.Pod) (out []string) {
 	for _, v := range p.Spec.Volumes {
 		switch {
 		case v.PersistentVolumeClaim != nil:

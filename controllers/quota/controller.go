@@ -71,7 +71,7 @@ func limits(old, new *corev1.ResourceQuota) []reconcile.Key {
 }
 
 func countable(k *api.Kind) bool {
-	return k.Hub == nil && k.Namespaced && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch")
+	return (k.Hub == nil || k.CRD) && k.Namespaced && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch")
 }
 
 // changed makes the namespace's quotas due when an object goes, or changes in what quotas measure.

@@ -22,7 +22,7 @@ func New(d reconcile.Deps) reconcile.Controller {
 	cs := d.Caches
 	sets, pods := client.CacheOf[*corev1.ReplicationController](cs), plan.Dependents[*corev1.Pod](cs)
 	return reconcile.Controller{
-		Name: "replication-controller",
+		Name: "replicationcontroller-controller",
 		Inputs: []reconcile.Input{
 			reconcile.Own[*corev1.ReplicationController](cs),
 			reconcile.Owned[*corev1.Pod](cs, "ReplicationController"),

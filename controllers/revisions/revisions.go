@@ -7,6 +7,7 @@ package revisions
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -16,10 +17,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers/plan"
 	"github.com/skiff-sh/skiff/controllers/pods"
+	"github.com/skiff-sh/skiff/reconcile"
 )
 
 // HashLabel carries a revision's hash on revisions and (with Owner.PodLabel) pods.
@@ -88,6 +92,18 @@ func Sync(o Owner, have []*appsv1.ControllerRevision, named func(string) (*appsv
 		Data: runtime.RawExtension{Raw: data}, Revision: next,
 	}
 	return r, []plan.Action{plan.Create{Obj: r}}, false
+}
+
+// Ensure is Sync carried out. It returns nil without an error where the plan ends here, because the name was taken: the
+// collision is then counted in the status of the owner that counted makes.
+func Ensure(ctx context.Context, d reconcile.Deps, o Owner, have []*appsv1.ControllerRevision, all client.Reader[*appsv1.ControllerRevision],
+	counted func(collisions *int32) api.Object) (*appsv1.ControllerRevision, error) {
+	current, actions, collided := Sync(o, have, func(name string) (*appsv1.ControllerRevision, bool) { return all.Get(o.Obj.GetNamespace(), name) })
+	if collided {
+		n := ptr.Deref(o.Collisions, 0) + 1
+		return nil, plan.Apply(ctx, d, plan.Status(counted(&n)))
+	}
+	return current, plan.Apply(ctx, d, actions...)
 }
 
 // sameData compares contents, whatever order their keys have.

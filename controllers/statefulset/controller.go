@@ -2,13 +2,14 @@ package statefulset
 
 import (
 	"context"
+	"errors"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/utils/ptr"
 
+	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers/plan"
 	"github.com/skiff-sh/skiff/controllers/revisions"
@@ -58,13 +59,12 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 		return reconcile.Result{}, nil
 	}
 	owner := revisions.Owner{Obj: set, Kind: kind, Template: &set.Spec.Template, Collisions: set.Status.CollisionCount, Limit: set.Spec.RevisionHistoryLimit}
-	update, actions, collided := revisions.Sync(owner, history, func(name string) (*appsv1.ControllerRevision, bool) { return c.revisions.Get(set.Namespace, name) })
-	if collided {
+	update, err := revisions.Ensure(ctx, c.Deps, owner, history, c.revisions, func(n *int32) api.Object {
 		next := set.DeepCopy()
-		next.Status.CollisionCount = ptr.To(ptr.Deref(set.Status.CollisionCount, 0) + 1)
-		return reconcile.Result{}, plan.Apply(ctx, c.Deps, plan.Status(next))
-	}
-	if err := plan.Apply(ctx, c.Deps, actions...); err != nil {
+		next.Status.CollisionCount = n
+		return next
+	})
+	if update == nil || err != nil {
 		return reconcile.Result{}, err
 	}
 	current := update
@@ -75,13 +75,11 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 	}
 	d := Plan(Input{Set: set, Pods: mine, Current: current, Update: update, Now: c.Clock.Now(),
 		Claim: func(name string) (*corev1.PersistentVolumeClaim, bool) { return c.claims.Get(set.Namespace, name) }})
-	err := c.apply(ctx, set, d.Actions)
+	err = c.apply(ctx, set, d.Actions)
 	if !equality.Semantic.DeepEqual(set.Status, d.Status) {
 		next := set.DeepCopy()
 		next.Status = d.Status
-		if serr := plan.Apply(ctx, c.Deps, plan.Status(next)); err == nil {
-			err = serr
-		}
+		err = errors.Join(err, plan.Apply(ctx, c.Deps, plan.Status(next)))
 	}
 	if err == nil {
 		live := map[string]bool{current.Name: true, update.Name: true}

@@ -292,15 +292,15 @@ func (p *planner) repair(pod *corev1.Pod, ordinal int) {
 	p.Actions = append(p.Actions, plan.Update{Obj: pod})
 }
 
-// revisionFor is the revision that a new pod of the ordinal gets: below the partition, or while an update has not
-// come down to it, the current one.
+// revisionFor is the revision that a new pod of the ordinal gets: below the partition, or where there is none and an
+// update has not come down to it, the current one.
 func (p *planner) revisionFor(ordinal int) *appsv1.ControllerRevision {
 	if p.Set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType {
 		return p.Update
 	}
 	below := int(p.Set.Status.CurrentReplicas)
-	if ru := p.Set.Spec.UpdateStrategy.RollingUpdate; ru != nil && ptr.Deref(ru.Partition, 0) > 0 {
-		below = int(*ru.Partition)
+	if ru := p.Set.Spec.UpdateStrategy.RollingUpdate; ru != nil {
+		below = int(ptr.Deref(ru.Partition, 0))
 	}
 	if ordinal < p.start+below {
 		return p.Current

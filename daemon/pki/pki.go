@@ -109,6 +109,7 @@ type Leaf struct {
 	DNS    []string
 	IPs    []net.IP
 	Server bool // else a client
+	Peer   bool // a server that is a client of its peers too
 }
 
 // Issue makes a new certificate and key, in PEM.
@@ -122,6 +123,9 @@ func (a *Authority) Issue(l Leaf) (certPEM, keyPEM []byte, err error) {
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	if l.Server {
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	}
+	if l.Peer {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
 	t.DNSNames, t.IPAddresses = l.DNS, l.IPs
 	der, err := x509.CreateCertificate(rand.Reader, t, a.Cert, key.Public(), a.key)
@@ -201,6 +205,15 @@ func ServiceAccountKey(dir string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%s: a %T cannot sign", file, key)
 	}
 	return signer, nil
+}
+
+// Write keeps a file that another member of the cluster has made. Only certificates are for everybody to read.
+func Write(file string, b []byte) error {
+	mode := fs.FileMode(0o600)
+	if filepath.Ext(file) == ".crt" {
+		mode = 0o644
+	}
+	return write(file, b, mode)
 }
 
 func template(subject pkix.Name, life time.Duration) *x509.Certificate {

@@ -1,8 +1,10 @@
 package lean
 
 import (
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 )
 
 const smaps = `00400000-02f83000 r-xp 00000000 fe:00 99                        /bin/skiff
@@ -45,5 +47,36 @@ func TestTrim(t *testing.T) {
 	Trim()
 	if resident() == 0 {
 		t.Error("nothing is resident")
+	}
+}
+
+func TestPercentFor(t *testing.T) {
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{{0, 1000}, {1 << 20, 1000}, {16 << 20, 400}, {32 << 20, 200}, {64 << 20, 100}, {1 << 30, 100}} {
+		if got := percentFor(c.live); got != c.want {
+			t.Errorf("%d live bytes: %d, want %d", c.live, got, c.want)
+		}
+	}
+}
+
+// TestPacerHearsOfCollections checks that the pace follows what is alive.
+func TestPacerHearsOfCollections(t *testing.T) {
+	p := &pacer{percent: 1}
+	defer p.stop()
+	p.arm()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		runtime.GC()
+		p.mu.Lock()
+		set := p.percent != 1
+		p.mu.Unlock()
+		if set {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the pacer hears of nothing")
+		}
+		runtime.Gosched()
 	}
 }

@@ -33,6 +33,8 @@ type Allocator struct {
 	mu sync.Mutex
 	// taken is the node ports of claims that are not in the store yet.
 	taken map[int]bool
+	// shared: other servers allocate on the same store.
+	shared bool
 
 	random func(n int) int // in [0,n)
 	now    func() time.Time
@@ -100,9 +102,11 @@ type claim struct {
 	dryRun   bool
 	ips      []string // created for this write
 	ports    []int    // taken for this write
+	claims   []*store.Entry
 }
 
 func (c *claim) finish(ok bool) {
+	c.forget()
 	c.a.mu.Lock()
 	for _, p := range c.ports {
 		delete(c.a.taken, p)

@@ -290,3 +290,41 @@ func TestMoreRanges(t *testing.T) {
 		t.Errorf("%s", s.Spec.ClusterIP)
 	}
 }
+
+// Two servers that share a store give out every node port once, and all of them.
+func TestServersShareNodePorts(t *testing.T) {
+	a, st := newAllocator("10.96.0.0/24", [2]int{30000, 30063})
+	b := New(st, a.cidrs, a.ports)
+	for _, one := range []*Allocator{a, b} {
+		one.random = func(int) int { return 0 } // they always want the same port
+		if err := one.Share(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	ports := map[int32]string{}
+	for i := range 64 {
+		wg.Go(func() {
+			s := service(fmt.Sprint("s", i), ofType(corev1.ServiceTypeNodePort))
+			done, err := []*Allocator{a, b}[i%2].Claim(t.Context(), s, nil, false)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			st.Put(s)
+			done(true)
+			mu.Lock()
+			defer mu.Unlock()
+			p := s.Spec.Ports[0].NodePort
+			if other := ports[p]; other != "" {
+				t.Errorf("%s and %s have the port %d", s.Name, other, p)
+			}
+			ports[p] = s.Name
+		})
+	}
+	wg.Wait()
+	if left := st.Snapshot(claimsPrefix).Len(claimsPrefix); left != 0 {
+		t.Errorf("%d claims are left", left)
+	}
+}

@@ -39,10 +39,10 @@ func (c *claim) nodePorts(ctx context.Context) error {
 	for p := range had { // its own
 		delete(used, p)
 	}
-	if err := c.listedPorts(used, had); err != nil {
+	if err := c.listedPorts(ctx, used, had); err != nil {
 		return err
 	}
-	return c.healthCheckPort(used, had)
+	return c.healthCheckPort(ctx, used, had)
 }
 
 // needsPorts reports whether anything must be reserved at all, so that most updates need not look at all Services.
@@ -57,7 +57,7 @@ func needsPorts(svc *corev1.Service, had map[int]bool) bool {
 	return needsHealthCheck(svc) && (hc == 0 || !had[hc])
 }
 
-func (c *claim) listedPorts(used map[int]bool, had map[int]bool) error {
+func (c *claim) listedPorts(ctx context.Context, used map[int]bool, had map[int]bool) error {
 	svc := c.svc
 	mine := map[int]bool{} // one port may serve two protocols of one Service
 	byPort := map[int32]int32{}
@@ -71,7 +71,7 @@ func (c *claim) listedPorts(used map[int]bool, had map[int]bool) error {
 		if had[n] || mine[n] {
 			continue
 		}
-		if err := c.takePort(used, n); err != nil {
+		if err := c.takePort(ctx, used, n); err != nil {
 			return invalid(svc, field.ErrorList{field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.NodePort, err.Error())})
 		}
 		mine[n] = true
@@ -89,7 +89,7 @@ func (c *claim) listedPorts(used map[int]bool, had map[int]bool) error {
 			p.NodePort = n
 			continue
 		}
-		n, err := c.anyPort(used)
+		n, err := c.anyPort(ctx, used)
 		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: %w", err))
 		}
@@ -99,7 +99,7 @@ func (c *claim) listedPorts(used map[int]bool, had map[int]bool) error {
 	return nil
 }
 
-func (c *claim) healthCheckPort(used map[int]bool, had map[int]bool) error {
+func (c *claim) healthCheckPort(ctx context.Context, used map[int]bool, had map[int]bool) error {
 	svc := c.svc
 	if !needsHealthCheck(svc) {
 		return nil
@@ -107,20 +107,20 @@ func (c *claim) healthCheckPort(used map[int]bool, had map[int]bool) error {
 	n := int(svc.Spec.HealthCheckNodePort)
 	switch {
 	case n == 0:
-		n, err := c.anyPort(used)
+		n, err := c.anyPort(ctx, used)
 		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a HealthCheck NodePort %v: %v", 0, err))
 		}
 		svc.Spec.HealthCheckNodePort = int32(n)
 	case !had[n]:
-		if err := c.takePort(used, n); err != nil {
+		if err := c.takePort(ctx, used, n); err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate requested HealthCheck NodePort %v: %v", n, err))
 		}
 	}
 	return nil
 }
 
-func (c *claim) takePort(used map[int]bool, n int) error {
+func (c *claim) takePort(ctx context.Context, used map[int]bool, n int) error {
 	if n < c.a.ports[0] || n > c.a.ports[1] {
 		return fmt.Errorf("provided port is not in the valid range. The range of valid ports is %d-%d", c.a.ports[0], c.a.ports[1])
 	}
@@ -128,13 +128,19 @@ func (c *claim) takePort(used map[int]bool, n int) error {
 		return errPortAllocated
 	}
 	used[n] = true
+	switch ok, err := c.reserve(ctx, n); {
+	case err != nil:
+		return err
+	case !ok:
+		return errPortAllocated
+	}
 	c.a.taken[n] = true
 	c.ports = append(c.ports, n)
 	return nil
 }
 
 // anyPort prefers the upper part of the range: the lower is meant for ports that users choose (KEP-3668).
-func (c *claim) anyPort(used map[int]bool) (int, error) {
+func (c *claim) anyPort(ctx context.Context, used map[int]bool) (int, error) {
 	first, size := c.a.ports[0], c.a.ports[1]-c.a.ports[0]+1
 	offset := band(size, 128, 32)
 	for _, part := range [][2]int{{offset, size}, {0, offset}} {
@@ -144,8 +150,12 @@ func (c *claim) anyPort(used map[int]bool) (int, error) {
 		}
 		start := c.a.random(n)
 		for i := range n {
-			if p := first + part[0] + (start+i)%n; !used[p] {
-				return p, c.takePort(used, p)
+			p := first + part[0] + (start+i)%n
+			if used[p] {
+				continue
+			}
+			if err := c.takePort(ctx, used, p); !errors.Is(err, errPortAllocated) {
+				return p, err
 			}
 		}
 	}

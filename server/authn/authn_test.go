@@ -128,3 +128,30 @@ func TestNoAnonymous(t *testing.T) {
 		t.Error("a request without credentials got in")
 	}
 }
+
+// An authenticating proxy may be told to use other headers, several for one thing.
+func TestFrontProxyHeaders(t *testing.T) {
+	ca := newAuthority(t)
+	a := New(Config{FrontProxy: &FrontProxy{CAs: ca.pool(), UserHeaders: []string{"X-User", "X-Remote-User"}, UIDHeaders: []string{"X-Uid"},
+		GroupHeaders: []string{"X-Group", "X-Team"}, ExtraPrefixes: []string{"X-More-", "X-Extra-"}}})
+	req := httptest.NewRequest("GET", "/", nil)
+	req.TLS = ca.issue(t, "any name", nil, x509.ExtKeyUsageClientAuth, time.Hour)
+	for _, h := range [][2]string{{"X-Remote-User", "eve"}, {"X-Uid", "7"}, {"X-Team", "t"}, {"X-Group", "g"}, {"X-Group", "h"},
+		{"X-More-Scopes", "a"}, {"X-Extra-Example.org%2fkey", "b"}, {"X-Other", "kept"}} {
+		req.Header.Add(h[0], h[1])
+	}
+	r, ok, err := a.AuthenticateRequest(req)
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	u := r.User
+	if u.GetName() != "eve" || u.GetUID() != "7" || !slices.Equal(u.GetGroups(), []string{"g", "h", "t", "system:authenticated"}) {
+		t.Errorf("%s %s %v", u.GetName(), u.GetUID(), u.GetGroups())
+	}
+	if e := u.GetExtra(); len(e) != 2 || !slices.Equal(e["scopes"], []string{"a"}) || !slices.Equal(e["example.org/key"], []string{"b"}) {
+		t.Errorf("extra: %v", e)
+	}
+	if len(req.Header) != 1 || req.Header.Get("X-Other") != "kept" {
+		t.Errorf("left on the request: %v", req.Header)
+	}
+}

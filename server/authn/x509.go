@@ -109,21 +109,23 @@ func userOf(leaf *x509.Certificate, sum [sha256.Size]byte) *user.DefaultInfo {
 type FrontProxy struct {
 	CAs          *x509.CertPool
 	AllowedNames []string // of the proxy's certificate; empty: every name
-	// Header names; the defaults are upstream's X-Remote-User, X-Remote-Uid, X-Remote-Group and X-Remote-Extra-.
-	UserHeader, UIDHeader, GroupHeader, ExtraPrefix string
+	// Names of the headers, of which for the user and the UID the first that is there counts, and for groups and extras
+	// all. None: X-Remote-User, X-Remote-Uid, X-Remote-Group and X-Remote-Extra-.
+	UserHeaders, UIDHeaders, GroupHeaders, ExtraPrefixes []string
 }
 
 func (f *FrontProxy) request(now func() time.Time) authenticator.RequestFunc {
-	or := func(s, d string) string {
-		if s == "" {
-			return d
+	or := func(headers []string, d string) []string {
+		if len(headers) == 0 {
+			return []string{d}
 		}
-		return s
+		return headers
 	}
-	name, uid := or(f.UserHeader, "X-Remote-User"), or(f.UIDHeader, "X-Remote-Uid")
-	group, extra := or(f.GroupHeader, "X-Remote-Group"), http.CanonicalHeaderKey(or(f.ExtraPrefix, "X-Remote-Extra-"))
+	names, uids := or(f.UserHeaders, "X-Remote-User"), or(f.UIDHeaders, "X-Remote-Uid")
+	groups, extras := or(f.GroupHeaders, "X-Remote-Group"), or(f.ExtraPrefixes, "X-Remote-Extra-")
 	return func(req *http.Request) (*authenticator.Response, bool, error) {
-		if req.Header.Get(name) == "" || req.TLS == nil || len(req.TLS.PeerCertificates) == 0 {
+		name := firstOf(req.Header, names)
+		if name == "" || req.TLS == nil || len(req.TLS.PeerCertificates) == 0 {
 			return nil, false, nil
 		}
 		if _, err := verify(req.TLS.PeerCertificates, f.CAs, now()); err != nil {
@@ -132,23 +134,46 @@ func (f *FrontProxy) request(now func() time.Time) authenticator.RequestFunc {
 		if cn := req.TLS.PeerCertificates[0].Subject.CommonName; len(f.AllowedNames) > 0 && !slices.Contains(f.AllowedNames, cn) {
 			return nil, false, fmt.Errorf("x509: subject with cn=%s is not in the allowed list", cn)
 		}
-		u := &user.DefaultInfo{Name: req.Header.Get(name), UID: req.Header.Get(uid), Groups: req.Header.Values(group)}
-		for h, v := range req.Header {
-			if len(h) > len(extra) && strings.EqualFold(h[:len(extra)], extra) {
-				k := strings.ToLower(h[len(extra):])
-				if plain, err := url.PathUnescape(k); err == nil {
-					k = plain
-				}
-				if u.Extra == nil {
-					u.Extra = map[string][]string{}
-				}
-				u.Extra[k] = v
-				delete(req.Header, h)
-			}
+		u := &user.DefaultInfo{Name: name, UID: firstOf(req.Header, uids), Extra: takeExtras(req.Header, extras)}
+		for _, h := range groups {
+			u.Groups = append(u.Groups, req.Header.Values(h)...)
 		}
-		req.Header.Del(name)
-		req.Header.Del(uid)
-		req.Header.Del(group)
+		for _, h := range slices.Concat(names, uids, groups) {
+			req.Header.Del(h)
+		}
 		return &authenticator.Response{User: u}, true, nil
 	}
+}
+
+// firstOf is the first of some headers that says something.
+func firstOf(h http.Header, names []string) string {
+	for _, name := range names {
+		if v := strings.TrimSpace(h.Get(name)); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// takeExtras removes the headers with one of the prefixes and returns what they say, by the rest of their names.
+func takeExtras(h http.Header, prefixes []string) map[string][]string {
+	var out map[string][]string
+	for name, values := range h {
+		for _, prefix := range prefixes {
+			if len(name) <= len(prefix) || !strings.EqualFold(name[:len(prefix)], prefix) {
+				continue
+			}
+			key := strings.ToLower(name[len(prefix):])
+			if plain, err := url.PathUnescape(key); err == nil {
+				key = plain
+			}
+			if out == nil {
+				out = map[string][]string{}
+			}
+			out[key] = append(out[key], values...)
+			delete(h, name)
+			break
+		}
+	}
+	return out
 }

@@ -127,7 +127,7 @@ func TestEnsure(t *testing.T) {
 	if err := Ensure(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if c.writes != len(Objects()) || c.lists != 8 {
+	if c.writes != len(Objects()) || c.lists != 6 {
 		t.Errorf("%d writes for %d objects, %d lists", c.writes, len(Objects()), c.lists)
 	}
 	c.writes = 0
@@ -165,12 +165,12 @@ func TestKubernetesService(t *testing.T) {
 	ip, addr := netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("192.168.1.5")
 	for i, want := range []int{3, 0} {
 		c.writes = 0
-		if err := KubernetesService(t.Context(), c, ip, addr, 6443); err != nil || c.writes != want {
+		if err := KubernetesService(t.Context(), c, ip, []netip.Addr{addr}, 6443); err != nil || c.writes != want {
 			t.Errorf("run %d: %d writes, %v", i, c.writes, err)
 		}
 	}
 	c.writes = 0
-	if err := KubernetesService(t.Context(), c, ip, netip.MustParseAddr("192.168.1.6"), 6443); err != nil || c.writes != 2 {
+	if err := KubernetesService(t.Context(), c, ip, []netip.Addr{netip.MustParseAddr("192.168.1.6")}, 6443); err != nil || c.writes != 2 {
 		t.Errorf("a new address: %d writes, %v", c.writes, err)
 	}
 	slice, _ := read.Get[*discoveryv1.EndpointSlice](c.st, "default", "kubernetes")

@@ -41,7 +41,7 @@ func TestCluster(t *testing.T) {
 	defer cert.Close()
 	st := memstore.New()
 	srv, err := server.New(server.Config{Store: st, Kinds: api.NewTable(builtin.Kinds()...), Log: slog.New(slog.DiscardHandler),
-		ServiceAccountKey: key, Issuer: "https://kubernetes.default.svc", ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
+		ServiceAccountKey: key, Issuer: "https://kubernetes.default.svc", ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 		Listen: "127.0.0.1:0", TLS: cert.TLS, StaticTokens: map[string]user.Info{"ann": &user.DefaultInfo{Name: "ann"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestCluster(t *testing.T) {
 		if err := bootstrap.ServiceCIDR(ctx, root, netip.MustParsePrefix("10.96.0.0/16")); err != nil {
 			t.Fatal(err)
 		}
-		if err := bootstrap.KubernetesService(ctx, root, netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("192.0.2.1"), 6443); err != nil {
+		if err := bootstrap.KubernetesService(ctx, root, netip.MustParseAddr("10.96.0.1"), []netip.Addr{netip.MustParseAddr("192.0.2.1")}, 6443); err != nil {
 			t.Fatal(err)
 		}
 		if err := bootstrap.Authentication(ctx, root, []byte("PEM"), nil); err != nil {
@@ -153,10 +153,10 @@ func TestCluster(t *testing.T) {
 		{"/api/v1/namespaces/default/secrets", token, 403},
 		{"/api/v1/namespaces/kube-system/pods", token, 403},
 		{"/api/v1/namespaces/default/pods", "wrong", 401},
-		{"/api/v1/namespaces/default/pods", "", 401},
+		{"/api/v1/namespaces/default/pods", "", 403},
 		{"/version", "", 200},
 		{"/apis", "ann", 200},
-		{"/apis", "", 401},
+		{"/apis", "", 403},
 		{"/healthz", "", 200},
 		{"/openid/v1/jwks", token, 200},
 	} {

@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	flowcontrol "k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -23,18 +22,6 @@ func Objects() []api.Object {
 			Description: "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."})
 	for _, o := range parsedRoles() {
 		out = append(out, o.DeepCopyObject().(api.Object))
-	}
-	for _, o := range flowcontrol.MandatoryPriorityLevelConfigurations {
-		out = append(out, o.DeepCopy())
-	}
-	for _, o := range flowcontrol.SuggestedPriorityLevelConfigurations {
-		out = append(out, o.DeepCopy())
-	}
-	for _, o := range flowcontrol.MandatoryFlowSchemas {
-		out = append(out, o.DeepCopy())
-	}
-	for _, o := range flowcontrol.SuggestedFlowSchemas {
-		out = append(out, o.DeepCopy())
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -46,14 +47,19 @@ func ServiceCIDR(ctx context.Context, c Client, cidrs ...netip.Prefix) error {
 }
 
 // KubernetesService makes sure of the Service, the Endpoints and the EndpointSlice "kubernetes" in the namespace
-// default: clusterIP (port 443) leads to the API server at addr and port.
-func KubernetesService(ctx context.Context, c Client, clusterIP, addr netip.Addr, port int) error {
+// default: clusterIP (port 443) leads to the API servers at addrs and port. Addresses of another family than the first
+// one's are left out.
+func KubernetesService(ctx context.Context, c Client, clusterIP netip.Addr, addrs []netip.Addr, port int) error {
 	single, cluster, none := corev1.IPFamilyPolicySingleStack, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceAffinityNone
+	family := corev1.IPv4Protocol
+	if clusterIP.Is6() {
+		family = corev1.IPv6Protocol
+	}
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: apiService,
 			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
 		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: clusterIP.String(), ClusterIPs: []string{clusterIP.String()},
-			IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}, IPFamilyPolicy: &single, InternalTrafficPolicy: &cluster, SessionAffinity: none,
+			IPFamilies: []corev1.IPFamily{family}, IPFamilyPolicy: &single, InternalTrafficPolicy: &cluster, SessionAffinity: none,
 			Ports: []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, TargetPort: intstr.FromInt32(int32(port))}}}}
 	have, err := getOrCreate(ctx, c, svc)
 	if err != nil {
@@ -68,10 +74,18 @@ func KubernetesService(ctx context.Context, c Client, clusterIP, addr netip.Addr
 	}
 
 	p, name, proto, ready := int32(port), "https", corev1.ProtocolTCP, true
+	var addresses []corev1.EndpointAddress
+	var endpoints []discoveryv1.Endpoint
+	for _, a := range addrs {
+		if a.Is4() == addrs[0].Is4() {
+			addresses = append(addresses, corev1.EndpointAddress{IP: a.String()})
+			endpoints = append(endpoints, discoveryv1.Endpoint{Addresses: []string{a.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}})
+		}
+	}
 	ep := &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: apiService,
 			Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
-		Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: addr.String()}},
+		Subsets: []corev1.EndpointSubset{{Addresses: addresses,
 			Ports: []corev1.EndpointPort{{Name: name, Port: p, Protocol: proto}}}}}
 	if have, err = getOrCreate(ctx, c, ep); err != nil {
 		return err
@@ -88,9 +102,9 @@ func KubernetesService(ctx context.Context, c Client, clusterIP, addr netip.Addr
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: apiService,
 			Labels: map[string]string{discoveryv1.LabelServiceName: apiService}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{addr.String()}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		Endpoints:   endpoints,
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &p, Protocol: &proto}}}
-	if addr.Is6() {
+	if len(addrs) > 0 && addrs[0].Is6() {
 		slice.AddressType = discoveryv1.AddressTypeIPv6
 	}
 	if have, err = getOrCreate(ctx, c, slice); err != nil {
@@ -108,6 +122,8 @@ func KubernetesService(ctx context.Context, c Client, clusterIP, addr netip.Addr
 type FrontProxy struct {
 	CA           []byte   // PEM
 	AllowedNames []string // of the client certificate
+	// Names of the headers that say who the user is. None: X-Remote-User, X-Remote-Uid, X-Remote-Group and X-Remote-Extra-.
+	UserHeaders, UIDHeaders, GroupHeaders, ExtraPrefixes []string
 }
 
 // Authentication publishes, for extension API servers, who signs client certificates and how the API server proxies to
@@ -122,9 +138,15 @@ func Authentication(ctx context.Context, c Client, clientCA []byte, proxy *Front
 		if names == nil {
 			names = []string{}
 		}
-		for k, v := range map[string][]string{"requestheader-allowed-names": names, "requestheader-username-headers": {"X-Remote-User"},
-			"requestheader-uid-headers": {"X-Remote-Uid"}, "requestheader-group-headers": {"X-Remote-Group"},
-			"requestheader-extra-headers-prefix": {"X-Remote-Extra-"}} {
+		or := func(headers []string, d string) []string {
+			if len(headers) == 0 {
+				return []string{d}
+			}
+			return headers
+		}
+		for k, v := range map[string][]string{"requestheader-allowed-names": names,
+			"requestheader-username-headers": or(proxy.UserHeaders, "X-Remote-User"), "requestheader-uid-headers": or(proxy.UIDHeaders, "X-Remote-Uid"),
+			"requestheader-group-headers": or(proxy.GroupHeaders, "X-Remote-Group"), "requestheader-extra-headers-prefix": or(proxy.ExtraPrefixes, "X-Remote-Extra-")} {
 			b, err := json.Marshal(v)
 			if err != nil {
 				return err
@@ -144,6 +166,15 @@ func Authentication(ctx context.Context, c Client, clientCA []byte, proxy *Front
 		return write(ctx, c, got, "")
 	}
 	return nil
+}
+
+// LegacyTokenTracking makes sure of the ConfigMap that tells since when (a date, UTC) the use of tokens in Secrets is
+// tracked. Who cleans them up waits for as long after that day.
+func LegacyTokenTracking(ctx context.Context, c Client, now time.Time) error {
+	_, err := getOrCreate(ctx, c, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "kube-apiserver-legacy-service-account-token-tracking"},
+		Data:       map[string]string{"since": now.UTC().Format(time.DateOnly)}})
+	return err
 }
 
 // getOrCreate returns what is there, or what the server made of want.

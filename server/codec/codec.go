@@ -10,8 +10,8 @@ package codec
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/skiff-sh/skiff/api"
 	apicodec "github.com/skiff-sh/skiff/api/codec"
+	"github.com/skiff-sh/skiff/server/codec/plan"
 	"github.com/skiff-sh/skiff/store"
 )
 
@@ -35,9 +36,36 @@ type Message interface {
 // magic opens every protobuf value and body of Kubernetes.
 var magic = []byte("k8s\x00")
 
+// AppendJSON appends the object's JSON, without a final newline.
+func AppendJSON(b []byte, e *store.Entry) ([]byte, error) {
+	return e.Append(b, store.JSON, func(b []byte) ([]byte, error) { return plan.Append(b, e.Object) })
+}
+
+// AppendRaw appends the object's protobuf message without the envelope. RawSize is its length.
+func AppendRaw(b []byte, e *store.Entry) ([]byte, error) {
+	return e.Append(b, store.Protobuf, func(b []byte) ([]byte, error) { return AppendRawOf(b, e.Object) })
+}
+
+// RawSize is the length in bytes of the object's protobuf message without the envelope.
+func RawSize(e *store.Entry) (int, error) {
+	if n, ok := e.Kept(store.Protobuf); ok {
+		return n, nil
+	}
+	m, ok := e.Object.(Message)
+	if !ok {
+		return 0, fmt.Errorf("%T has no protobuf form", e.Object)
+	}
+	return m.Size(), nil
+}
+
+// AppendMetadata appends the object's PartialObjectMetadata as JSON.
+func AppendMetadata(b []byte, e *store.Entry) ([]byte, error) {
+	return e.Append(b, store.Metadata, func(b []byte) ([]byte, error) { return plan.Append(b, Partial(e.Object)) })
+}
+
 // JSON is the object's JSON, without a final newline, kept beside the entry.
 func JSON(e *store.Entry) ([]byte, error) {
-	return e.Encoded(store.JSON, func() ([]byte, error) { return json.Marshal(e.Object) })
+	return e.Encoded(store.JSON, func() ([]byte, error) { return plan.Marshal(e.Object) })
 }
 
 // Raw is the object's protobuf message without the envelope, kept beside the entry.
@@ -47,7 +75,7 @@ func Raw(e *store.Entry) ([]byte, error) {
 
 // Metadata is the object's PartialObjectMetadata as JSON, kept beside the entry.
 func Metadata(e *store.Entry) ([]byte, error) {
-	return e.Encoded(store.Metadata, func() ([]byte, error) { return json.Marshal(Partial(e.Object)) })
+	return e.Encoded(store.Metadata, func() ([]byte, error) { return plan.Marshal(Partial(e.Object)) })
 }
 
 func rawOf(obj runtime.Object) ([]byte, error) {
@@ -58,6 +86,18 @@ func rawOf(obj runtime.Object) ([]byte, error) {
 	b := make([]byte, m.Size())
 	n, err := m.MarshalToSizedBuffer(b)
 	return b[len(b)-n:], err
+}
+
+// AppendRawOf appends any object's protobuf message without an envelope.
+func AppendRawOf(b []byte, obj runtime.Object) ([]byte, error) {
+	m, ok := obj.(Message)
+	if !ok {
+		return b, fmt.Errorf("%T has no protobuf form", obj)
+	}
+	start, size := len(b), m.Size()
+	b = slices.Grow(b, size)[:start+size]
+	_, err := m.MarshalToSizedBuffer(b[start:])
+	return b, err
 }
 
 // Partial is the PartialObjectMetadata of an object. It shares the object's maps and slices.

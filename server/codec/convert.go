@@ -12,8 +12,13 @@ import (
 // Convert turns an object into another row's version of the same kind by way of the hub. The argument is not changed,
 // but is returned as it is if it is of that version already.
 func Convert(obj api.Object, from, to *api.Kind) (api.Object, error) {
-	if from == to {
+	switch {
+	case from == to:
 		return obj, nil
+	case from.CRD && to.FromHub != nil: // any version becomes any other in one step
+		return to.FromHub(obj)
+	case from.CRD:
+		return from.ToHub(obj)
 	}
 	var err error
 	if from.Hub != nil {

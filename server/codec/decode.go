@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"reflect"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec/plan"
 )
 
 // Format of a request's body. An empty header is JSON.
@@ -75,6 +77,9 @@ func Decode(data []byte, format Format, want schema.GroupVersionKind, into runti
 	if format == FormatProtobuf || bytes.HasPrefix(data, magic) {
 		return nil, decodeProtobuf(data, want, into)
 	}
+	if format == FormatJSON && decodePlain(data, want, into) {
+		return nil, nil
+	}
 	strict := 0
 	if validation != metav1.FieldValidationIgnore {
 		strict = 1
@@ -98,6 +103,21 @@ func Decode(data []byte, format Format, want schema.GroupVersionKind, into runti
 	}
 	into.GetObjectKind().SetGroupVersionKind(want)
 	return warnings, nil
+}
+
+// decodePlain reads JSON in which nothing is wrong or even unusual, which is nearly all; else it leaves into empty.
+func decodePlain(data []byte, want schema.GroupVersionKind, into runtime.Object) bool {
+	if _, ok := into.(runtime.Unstructured); ok || !plan.Decode(data, into) {
+		return false
+	}
+	version, kind := want.ToAPIVersionAndKind()
+	tm, ok := into.GetObjectKind().(*metav1.TypeMeta)
+	if !ok || tm.APIVersion != "" && tm.APIVersion != version || tm.Kind != "" && tm.Kind != kind {
+		reflect.ValueOf(into).Elem().SetZero()
+		return false
+	}
+	tm.APIVersion, tm.Kind = version, kind
+	return true
 }
 
 func mismatch(got, want schema.GroupVersionKind) error {

@@ -3,157 +3,227 @@ package codec
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec/plan"
 	"github.com/skiff-sh/skiff/store"
 )
 
 // YAML turns JSON into YAML.
 func YAML(j []byte) ([]byte, error) { return yaml.JSONToYAML(j) }
 
-// RawOf is any object's protobuf message without an envelope.
-func RawOf(obj runtime.Object) ([]byte, error) { return rawOf(obj) }
-
-// Item is an entry's JSON as lists have it, but for its opening brace, so that nothing is copied: built-in kinds leave
-// out apiVersion and kind there.
-func Item(k *api.Kind, e *store.Entry) ([]byte, error) {
+// AppendItem appends an entry's JSON as lists have it: built-in kinds leave out apiVersion and kind there.
+func AppendItem(b []byte, k *api.Kind, e *store.Entry) ([]byte, error) {
 	if k.Hub == nil {
-		b, err := JSON(e)
+		start := len(b)
+		b, err := AppendJSON(b, e)
 		if err != nil {
-			return nil, err
+			return b, err
 		}
-		head := `{"kind":"` + k.Kind + `","apiVersion":"` + k.GroupVersion().String() + `",`
-		if rest, ok := bytes.CutPrefix(b, []byte(head)); ok {
-			return rest, nil
+		item := b[start:]
+		head := len(`{"kind":"","apiVersion":"",`) + len(k.Kind) + len(k.Group) + len(k.Version)
+		if k.Group != "" {
+			head++ // the slash
 		}
-		return b[1:], nil
+		if len(item) > head && bytes.HasPrefix(item, []byte(`{"kind":"`)) && !k.CRD {
+			item = append(item[:1], item[head:]...)
+		}
+		return b[:start+len(item)], nil
 	}
 	obj, err := Convert(e.Object, k.Hub, k)
 	if err != nil {
-		return nil, err
+		return b, err
+	}
+	if k.CRD { // its items say what they are
+		j, err := jsonAs(e, obj)
+		return append(b, j...), err
 	}
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // a conversion's result is private
-	b, err := json.Marshal(obj)
-	if err != nil {
-		return nil, err
-	}
-	return b[1:], nil
+	return plan.Append(b, obj)
 }
 
-// ProtobufList is the pieces of a list's body: every Kubernetes list has its metadata in field 1 and its items in 2.
-func ProtobufList(list schema.GroupVersionKind, meta metav1.ListMeta, items [][]byte) ([][]byte, error) {
+// jsonAs is the JSON of obj, which is an entry's object in some version. What is as stored has its bytes already.
+func jsonAs(e *store.Entry, obj api.Object) ([]byte, error) {
+	if obj == e.Object {
+		return JSON(e)
+	}
+	return json.Marshal(obj)
+}
+
+// ProtobufList is what comes before and after the items of a list in protobuf, whose sizes are given: every Kubernetes
+// list has its metadata in field 1 and its items in 2, each behind an ItemHead.
+func ProtobufList(list schema.GroupVersionKind, meta metav1.ListMeta, sizes []int) (head, tail []byte, err error) {
 	lm, err := meta.Marshal()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	first := appendBytes(nil, 1, lm)
-	size := len(first)
-	pieces := make([][]byte, 1, 2*len(items)+3)
-	heads := make([]byte, 0, 6*len(items)) // never grows, so that slices of it stay
-	pieces = append(pieces, first)
-	for _, it := range items {
-		at := len(heads)
-		heads = append(heads, 2<<3|2)
-		heads = appendVarint(heads, uint64(len(it)))
-		pieces = append(pieces, heads[at:len(heads):len(heads)], it)
-		size += len(heads) - at + len(it)
+	total := len(first)
+	var scratch [16]byte
+	for _, n := range sizes {
+		total += len(AppendItemHead(scratch[:0], n)) + n
 	}
-	head, tail := Envelope(list, size)
-	pieces[0] = head
-	return append(pieces, tail), nil
+	head, tail = Envelope(list, total)
+	return append(head, first...), tail, nil
 }
+
+// AppendItemHead appends what stands before an item of so many bytes.
+func AppendItemHead(b []byte, size int) []byte { return appendVarint(append(b, 2<<3|2), uint64(size)) }
 
 // columns are a row's printer columns, or the usual two.
 func columns(k *api.Kind) []api.Column {
 	if k.Columns != nil {
 		return k.Columns
 	}
-	return []api.Column{
-		{Name: "Name", Type: "string", Format: "name", Description: "Name must be unique within a namespace.",
-			Cell: func(o api.Object) any { return o.GetName() }},
-		{Name: "Age", Type: "string", Description: "The time since the object was created.", Age: true},
-	}
+	return []api.Column{api.NameColumn(), api.AgeColumn()}
 }
 
-// Table is the Table of some entries as JSON. Without headers it has no column definitions, as all but a watch's first.
-func Table(k *api.Kind, version string, entries []*store.Entry, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, headers bool, now time.Time) ([]byte, error) {
-	cols := columns(k)
-	lm, err := json.Marshal(meta)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	b.WriteString(`{"kind":"Table","apiVersion":"meta.k8s.io/` + version + `","metadata":`)
-	b.Write(lm)
-	b.WriteString(`,"columnDefinitions":`)
-	if headers {
-		defs := make([]metav1.TableColumnDefinition, len(cols))
-		for i, c := range cols {
-			defs[i] = metav1.TableColumnDefinition{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description, Priority: c.Priority}
-		}
-		d, err := json.Marshal(defs)
-		if err != nil {
-			return nil, err
-		}
-		b.Write(d)
-	} else {
-		b.WriteString("null")
-	}
-	b.WriteString(`,"rows":[`)
+// Table writes Tables of one kind, row by row.
+type Table struct {
+	Kind    *api.Kind
+	Version string // of meta.k8s.io
+	Include metav1.IncludeObjectPolicy
+	Now     time.Time
+	columns []api.Column
+	scratch []byte
+}
+
+// Whole is the Table of some entries. Without headers it has no column definitions, as all but a watch's first.
+func (t *Table) Whole(entries []*store.Entry, meta metav1.ListMeta, headers bool) ([]byte, error) {
+	b, err := t.AppendHead(nil, meta, headers)
 	for i, e := range entries {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		if err := tableRow(&b, k, cols, e, version, include, now); err != nil {
-			return nil, err
+		if err == nil {
+			b, err = t.AppendRow(b, e)
 		}
 	}
-	b.WriteString("]}")
-	return b.Bytes(), nil
+	return append(b, TableEnd...), err
 }
 
-func tableRow(b *bytes.Buffer, k *api.Kind, cols []api.Column, e *store.Entry, version string, include metav1.IncludeObjectPolicy, now time.Time) error {
-	obj := e.Object
-	if k.Hub != nil {
-		var err error
-		if obj, err = Convert(obj, k.Hub, k); err != nil {
-			return err
-		}
-	}
-	cells := make([]any, len(cols))
-	for i := range cols {
-		cells[i] = cols[i].Value(obj, now)
-	}
-	c, err := json.Marshal(cells)
+// TableEnd stands behind the rows, which commas part.
+const TableEnd = "]}"
+
+// AppendHead appends what stands before the first row.
+func (t *Table) AppendHead(b []byte, meta metav1.ListMeta, headers bool) ([]byte, error) {
+	t.columns = columns(t.Kind)
+	lm, err := json.Marshal(meta)
 	if err != nil {
-		return err
+		return b, err
 	}
-	b.WriteString(`{"cells":`)
-	b.Write(c)
-	b.WriteString(`,"object":`)
-	var o []byte
-	switch include {
+	definitions := []byte("null")
+	if headers {
+		defs := make([]metav1.TableColumnDefinition, len(t.columns))
+		for i, c := range t.columns {
+			defs[i] = metav1.TableColumnDefinition{Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description, Priority: c.Priority}
+		}
+		if definitions, err = json.Marshal(defs); err != nil {
+			return b, err
+		}
+	}
+	b = append(b, `{"kind":"Table","apiVersion":"meta.k8s.io/`+t.Version+`","metadata":`...)
+	b = append(b, lm...)
+	b = append(b, `,"columnDefinitions":`...)
+	b = append(b, definitions...)
+	return append(b, `,"rows":[`...), nil
+}
+
+// AppendRow appends one row.
+func (t *Table) AppendRow(b []byte, e *store.Entry) ([]byte, error) {
+	obj := e.Object
+	if t.Kind.Hub != nil {
+		var err error
+		if obj, err = Convert(obj, t.Kind.Hub, t.Kind); err != nil {
+			return b, err
+		}
+	}
+	b = append(b, `{"cells":[`...)
+	b, err := t.appendCells(b, e, obj)
+	if err != nil {
+		return b, err
+	}
+	b = append(b, `],"object":`...)
+	switch t.Include {
 	case metav1.IncludeNone:
-		o = []byte("null")
+		b = append(b, "null"...)
 	case metav1.IncludeObject:
-		if k.Hub != nil {
-			o, err = json.Marshal(obj)
-		} else {
-			o, err = JSON(e)
-		}
+		var o []byte
+		o, err = jsonAs(e, obj)
+		b = append(b, o...)
 	default:
+		if t.Version == "v1" {
+			b, err = AppendMetadata(b, e)
+			break
+		}
+		var o []byte
 		o, err = Metadata(e)
-		if version != "v1" {
-			o = bytes.Replace(o, []byte("meta.k8s.io/v1"), []byte("meta.k8s.io/"+version), 1)
+		b = append(b, bytes.Replace(o, []byte("meta.k8s.io/v1"), []byte("meta.k8s.io/"+t.Version), 1)...)
+	}
+	return append(b, '}'), err
+}
+
+// hole stands in kept cells for one that depends on the time. It cannot be in JSON.
+const hole = 0
+
+func (t *Table) appendCells(b []byte, e *store.Entry, obj api.Object) ([]byte, error) {
+	if t.Kind.CRD || t.Kind.Hub != nil { // other columns may show the same object
+		return t.fill(b, obj, func(*api.Column) bool { return true })
+	}
+	var err error
+	t.scratch, err = e.Append(t.scratch[:0], store.Cells, func(b []byte) ([]byte, error) {
+		return t.fill(b, obj, (*api.Column).Fixed)
+	})
+	if err != nil {
+		return b, err
+	}
+	next := 0
+	for from := t.scratch; ; {
+		at := bytes.IndexByte(from, hole)
+		if at < 0 {
+			return append(b, from...), nil
+		}
+		for t.columns[next].Fixed() {
+			next++
+		}
+		b = append(b, from[:at]...)
+		if b, err = appendCell(b, t.columns[next].Value(obj, t.Now)); err != nil {
+			return b, err
+		}
+		next++
+		from = from[at+1:]
+	}
+}
+
+// fill appends the cells of the columns that it is told to, and leaves holes for the others.
+func (t *Table) fill(b []byte, obj api.Object, which func(*api.Column) bool) ([]byte, error) {
+	var err error
+	for i := range t.columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if c := &t.columns[i]; !which(c) {
+			b = append(b, hole)
+		} else if b, err = appendCell(b, c.Value(obj, t.Now)); err != nil {
+			return b, err
 		}
 	}
-	b.Write(o)
-	b.WriteByte('}')
-	return err
+	return b, nil
+}
+
+func appendCell(b []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case string:
+		return plan.AppendText(b, v), nil
+	case int64:
+		return strconv.AppendInt(b, v, 10), nil
+	}
+	j, err := json.Marshal(v)
+	return append(b, j...), err
 }

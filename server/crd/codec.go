@@ -1,7 +1,6 @@
 package crd
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -13,7 +12,11 @@ import (
 	apicodec "github.com/skiff-sh/skiff/api/codec"
 )
 
-// Decode reads a stored object of any version into the storage version, pruned and with its defaults.
+// GroupResource names what the codec is for, in metrics.
+func (d *definition) GroupResource() schema.GroupResource { return d.hub.GroupResource() }
+
+// Decode reads a stored object of any version, pruned and with that version's defaults. Where a webhook converts, the object
+// keeps its version; else it comes in the storage version.
 func (d *definition) Decode(value []byte, rev int64) (api.Object, error) {
 	u := &unstructured.Unstructured{}
 	if err := utiljson.UnmarshalCaseSensitivePreserveInts(value, &u.Object); err != nil {
@@ -29,12 +32,14 @@ func (d *definition) Decode(value []byte, rev int64) (api.Object, error) {
 		}
 		v.fill(u)
 	}
-	if gv.Version != d.hub.Version {
-		obj, err := d.convert(u, d.hub.Version)
-		if err != nil {
+	if u.GetGeneration() == 0 {
+		u.SetGeneration(1) // very old objects have none
+	}
+	if gv.Version != d.hub.Version && !d.byWebhook() {
+		if u, err = d.renamed(u, d.hub.Version); err != nil {
 			return nil, fmt.Errorf("decode stored %s: %w", d.hub, err)
 		}
-		u = obj.(*unstructured.Unstructured)
+		d.rewritten.claim(u, "", func() struct{} { return struct{}{} })
 	}
 	if rev != 0 {
 		u.SetResourceVersion(strconv.FormatInt(rev, 10))
@@ -44,12 +49,3 @@ func (d *definition) Decode(value []byte, rev int64) (api.Object, error) {
 
 // Encode writes an object of the storage version.
 func (d *definition) Encode(obj api.Object) ([]byte, error) { return apicodec.For(d.hub).Encode(obj) }
-
-// mustJSON marshals what cannot fail: maps and slices of plain values.
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}

@@ -15,67 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kubeversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/skiff-sh/skiff/api"
 )
-
-// definition is what one CustomResourceDefinition has become.
-type definition struct {
-	crd      *apiextensionsv1.CustomResourceDefinition
-	versions map[string]*version
-	hub      *api.Kind // the storage version's row, served or not
-	rows     []*api.Kind
-	prefix   string // of its keys in the store
-}
-
-// terminating reports whether the definition is about to go, so that no new objects are taken.
-func terminating(crd *apiextensionsv1.CustomResourceDefinition) bool {
-	return crd.DeletionTimestamp != nil
-}
-
-func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, error) {
-	d := &definition{crd: crd, versions: map[string]*version{}}
-	for i := range crd.Spec.Versions {
-		v := newVersion(crd, &crd.Spec.Versions[i])
-		d.versions[v.spec.Name] = v
-		if v.spec.Storage {
-			d.hub = d.row(v)
-		}
-	}
-	if d.hub == nil {
-		return nil, fmt.Errorf("%s has no storage version", crd.Name)
-	}
-	d.prefix = d.hub.Prefix("")
-	for i := range crd.Spec.Versions {
-		spec := &crd.Spec.Versions[i]
-		switch {
-		case !spec.Served:
-		case spec.Storage:
-			d.rows = append(d.rows, d.hub)
-		default:
-			k := d.row(d.versions[spec.Name])
-			k.Hub = d.hub
-			k.ToHub = func(o api.Object) (api.Object, error) { return d.convert(o, d.hub.Version) }
-			k.FromHub = func(o api.Object) (api.Object, error) { return d.convert(o, k.Version) }
-			d.rows = append(d.rows, k)
-		}
-	}
-	return d, nil
-}
-
-// convert makes the object of another version that has the same fields.
-func (d *definition) convert(o api.Object, to string) (api.Object, error) {
-	if d.crd.Spec.Conversion != nil && d.crd.Spec.Conversion.Strategy == apiextensionsv1.WebhookConverter {
-		return nil, fmt.Errorf("conversion webhook for %s is not called: webhook conversion is not supported", o.GetObjectKind().GroupVersionKind())
-	}
-	u := o.(*unstructured.Unstructured).DeepCopy()
-	u.SetAPIVersion(d.crd.Spec.Group + "/" + to)
-	if _, err := d.versions[to].prune(u, false, true); err != nil {
-		return nil, err
-	}
-	return u, nil
-}
 
 // row is a version's row, without its hub.
 func (d *definition) row(v *version) *api.Kind {
@@ -97,11 +41,13 @@ func (d *definition) row(v *version) *api.Kind {
 		Validate:       func(o api.Object) field.ErrorList { return v.validate(cast(o)) },
 		ValidateUpdate: func(o, old api.Object) field.ErrorList { return v.validateUpdate(cast(o), cast(old)) },
 		ValidateStatus: func(o, old api.Object) field.ErrorList { return v.validateStatus(cast(o), cast(old)) },
-		Warnings:       v.warnings,
+		Warnings:       warnings,
 		Columns:        columns(v.spec.AdditionalPrinterColumns),
+		Deprecated:     deprecation(crd, v.spec),
+		Outdated:       d.outdated,
 	}
 	if terminating(crd) {
-		k.Verbs = []string{"delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+		k.Closed = "create not allowed while custom resource definition is terminating"
 	}
 	if v.hasStatus() {
 		k.Subresources = append(k.Subresources, api.Subresource{Name: "status", Verbs: []string{"get", "patch", "update"}, Type: api.StatusSub})
@@ -115,7 +61,7 @@ func (d *definition) row(v *version) *api.Kind {
 }
 
 // warnings are about finalizers that may clash with others'.
-func (v *version) warnings(o, old api.Object) []string {
+func warnings(o, old api.Object) []string {
 	names := sets.New(o.GetFinalizers()...)
 	if old != nil {
 		names.Delete(old.GetFinalizers()...)
@@ -133,30 +79,56 @@ func (v *version) warnings(o, old api.Object) []string {
 			out = append(out, fmt.Sprintf("metadata.finalizers: %q: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers", name))
 		}
 	}
-	if v.spec.Deprecated {
-		text := fmt.Sprintf("%s/%s %s is deprecated", v.crd.Spec.Group, v.spec.Name, v.crd.Spec.Names.Kind)
-		if v.spec.DeprecationWarning != nil {
-			text = *v.spec.DeprecationWarning
-		}
-		out = append(out, text)
-	}
 	return out
 }
 
+// deprecation is the warning that every answer of a deprecated version carries; by default it names the newest version
+// that is not deprecated.
+func deprecation(crd *definitionCRD, v *apiextensionsv1.CustomResourceDefinitionVersion) string {
+	switch {
+	case !v.Deprecated:
+		return ""
+	case v.DeprecationWarning != nil:
+		return *v.DeprecationWarning
+	}
+	group, kind, best := crd.Spec.Group, crd.Spec.Names.Kind, ""
+	for i := range crd.Spec.Versions {
+		o := &crd.Spec.Versions[i]
+		if o.Served && !o.Deprecated && kubeversion.CompareKubeAwareVersionStrings(o.Name, v.Name) > 0 &&
+			(best == "" || kubeversion.CompareKubeAwareVersionStrings(o.Name, best) > 0) {
+			best = o.Name
+		}
+	}
+	text := fmt.Sprintf("%s/%s %s is deprecated", group, v.Name, kind)
+	if best != "" {
+		text += fmt.Sprintf("; use %s/%s %s", group, best, kind)
+	}
+	return text
+}
+
 func scaleMapping(s *apiextensionsv1.CustomResourceSubresourceScale) *api.ScaleMapping {
+	fields := func(o api.Object) map[string]any { return o.(*unstructured.Unstructured).Object }
 	number := func(o api.Object, path string) int32 {
-		n, _, _ := unstructured.NestedInt64(o.(*unstructured.Unstructured).Object, steps(path)...)
+		n, _, _ := unstructured.NestedInt64(fields(o), steps(path)...)
 		return int32(n)
 	}
 	return &api.ScaleMapping{
+		Path: steps(s.SpecReplicasPath),
+		Check: func(o api.Object) error {
+			_, found, err := unstructured.NestedInt64(fields(o), steps(s.SpecReplicasPath)...)
+			if err == nil && !found {
+				err = fmt.Errorf("the spec replicas field %q does not exist", s.SpecReplicasPath)
+			}
+			return err
+		},
 		Get: func(o api.Object) (spec, status int32, selector string) {
 			if s.LabelSelectorPath != nil {
-				selector, _, _ = unstructured.NestedString(o.(*unstructured.Unstructured).Object, steps(*s.LabelSelectorPath)...)
+				selector, _, _ = unstructured.NestedString(fields(o), steps(*s.LabelSelectorPath)...)
 			}
 			return number(o, s.SpecReplicasPath), number(o, s.StatusReplicasPath), selector
 		},
 		Set: func(o api.Object, replicas int32) {
-			_ = unstructured.SetNestedField(o.(*unstructured.Unstructured).Object, int64(replicas), steps(s.SpecReplicasPath)...)
+			_ = unstructured.SetNestedField(fields(o), int64(replicas), steps(s.SpecReplicasPath)...)
 		},
 	}
 }

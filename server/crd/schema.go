@@ -18,7 +18,6 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/common"
@@ -30,13 +29,13 @@ type version struct {
 	spec  *apiextensionsv1.CustomResourceDefinitionVersion
 	shape func() *structural.Structural // never nil; an empty object where there is no valid schema
 	rules func() *rules
-	types func() managedfields.TypeConverter
 }
 
 // rules is what judges objects.
 type rules struct {
 	object, status validation.SchemaValidator
 	cel            *schemacel.Validator
+	err            error // why nothing can be judged
 }
 
 func newVersion(crd *apiextensionsv1.CustomResourceDefinition, spec *apiextensionsv1.CustomResourceDefinitionVersion) *version {
@@ -44,14 +43,15 @@ func newVersion(crd *apiextensionsv1.CustomResourceDefinition, spec *apiextensio
 	v.shape = sync.OnceValue(func() *structural.Structural {
 		if props := internalSchema(spec); props != nil {
 			if s, err := structural.NewStructural(props); err == nil {
-				return s
+				if s = s.DeepCopy(); crd.Spec.PreserveUnknownFields || defaulting.PruneDefaults(s) == nil {
+					return s
+				}
 			}
 		}
 		return &structural.Structural{Generic: structural.Generic{Type: "object"},
 			Extensions: structural.Extensions{XPreserveUnknownFields: true}}
 	})
 	v.rules = sync.OnceValue(v.compile)
-	v.types = sync.OnceValue(v.typeConverter)
 	return v
 }
 
@@ -73,12 +73,12 @@ func (v *version) compile() *rules {
 	if props == nil {
 		return r
 	}
-	if s, _, err := validation.NewSchemaValidator(props); err == nil {
-		r.object = s
+	if r.object, _, r.err = validation.NewSchemaValidator(props); r.err != nil {
+		return r
 	}
 	if status, ok := props.Properties["status"]; ok && v.hasStatus() {
-		if s, _, err := validation.NewSchemaValidator(&status); err == nil {
-			r.status = s
+		if r.status, _, r.err = validation.NewSchemaValidator(&status); r.err != nil {
+			return r
 		}
 	}
 	r.cel = schemacel.NewValidator(v.shape(), true, celconfig.PerCallLimit)
@@ -133,6 +133,9 @@ func (v *version) fill(u *unstructured.Unstructured) {
 // validate judges a new object.
 func (v *version) validate(u *unstructured.Unstructured) field.ErrorList {
 	r := v.rules()
+	if r.err != nil {
+		return field.ErrorList{field.InternalError(nil, r.err)}
+	}
 	var errs field.ErrorList
 	if r.object != nil {
 		errs = validation.ValidateCustomResource(nil, u.Object, r.object)
@@ -147,6 +150,9 @@ func (v *version) validate(u *unstructured.Unstructured) field.ErrorList {
 // validateUpdate judges a change; what was wrong before and has not been touched stays accepted.
 func (v *version) validateUpdate(u, old *unstructured.Unstructured) field.ErrorList {
 	r := v.rules()
+	if r.err != nil {
+		return field.ErrorList{field.InternalError(nil, r.err)}
+	}
 	pair := common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: v.shape()})
 	var errs field.ErrorList
 	if r.object != nil {
@@ -162,6 +168,9 @@ func (v *version) validateUpdate(u, old *unstructured.Unstructured) field.ErrorL
 // validateStatus judges a write to the status subresource.
 func (v *version) validateStatus(u, old *unstructured.Unstructured) field.ErrorList {
 	r := v.rules()
+	if r.err != nil {
+		return field.ErrorList{field.InternalError(nil, r.err)}
+	}
 	pair := common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: v.shape()})
 	var errs field.ErrorList
 	if status, ok := u.Object["status"]; ok && r.status != nil {

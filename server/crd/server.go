@@ -9,10 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
@@ -26,22 +28,26 @@ type Client interface {
 	DeleteCollection(ctx context.Context, k *api.Kind, namespace string, o metav1.DeleteOptions, lo metav1.ListOptions) error
 }
 
-// Config is what a Server needs; all of it is required.
+// Config is what a Server needs; all of it is required but Gone and Metrics.
 type Config struct {
 	Store  store.Store
 	Kinds  *api.Table // to which the custom resources' rows are added
 	Client Client
-	Log    *slog.Logger
+	// Gone is told of rows that are no longer served, so that nobody keeps anything for them.
+	Gone    func(*api.Kind)
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 }
 
 // Server keeps the custom resources' part of one API server.
 type Server struct {
 	Config
-	kind *api.Kind // CustomResourceDefinition's row
+	kind    *api.Kind // CustomResourceDefinition's row
+	metrics *metrics
 
 	mu        sync.Mutex
 	installed map[string]*definition // by the definition's name
-	rows      map[*api.Kind]*version
+	rows      map[*api.Kind]*definition
 	docs      *documents // nil: to be made
 }
 
@@ -54,18 +60,43 @@ func New(cfg Config) (*Server, error) {
 	if !ok {
 		return nil, fmt.Errorf("the table has no %s", gvk)
 	}
-	return &Server{Config: cfg, kind: k, installed: map[string]*definition{}, rows: map[*api.Kind]*version{}}, nil
+	m, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{Config: cfg, kind: k, metrics: m, installed: map[string]*definition{}, rows: map[*api.Kind]*definition{}}, nil
 }
 
-// Types is the type converter for apply of a row that the server has made.
-func (s *Server) Types(k *api.Kind) managedfields.TypeConverter {
+// Types is what apply needs of a row that the server has made: its lists and maps, and how its versions convert.
+func (s *Server) Types(k *api.Kind) (managedfields.TypeConverter, runtime.ObjectConvertor) {
 	s.mu.Lock()
-	v := s.rows[k]
+	d := s.rows[k]
 	s.mu.Unlock()
-	if v == nil {
-		return managedfields.NewDeducedTypeConverter()
+	if d == nil {
+		return managedfields.NewDeducedTypeConverter(), nil
 	}
-	return v.types()
+	return d.types(), converter{d}
+}
+
+// TypesOf is the first half of Types.
+func (s *Server) TypesOf(k *api.Kind) managedfields.TypeConverter {
+	types, _ := s.Types(k)
+	return types
+}
+
+// Current is the row that serves a row's resource now: the same one for what is built in. ok is false for a custom resource
+// that is no longer served.
+func (s *Server) Current(k *api.Kind) (row *api.Kind, ok bool) {
+	if !k.CRD {
+		return k, true
+	}
+	s.mu.Lock()
+	d := s.rows[k]
+	s.mu.Unlock()
+	if d != nil {
+		return k, true
+	}
+	return s.Kinds.Resource(k.GroupVersionResource())
 }
 
 // Load installs what was established before, so that a restart is not seen by clients.
@@ -279,7 +310,7 @@ func (s *Server) install(ctx context.Context, crd *definitionCRD) error {
 	if before != nil && before.crd.UID != crd.UID {
 		s.uninstall(crd.Name)
 	}
-	d, err := newDefinition(crd)
+	d, err := newDefinition(crd, s.Store, s.metrics)
 	if err != nil {
 		return err
 	}
@@ -311,27 +342,44 @@ func (s *Server) uninstall(name string) {
 // replace swaps the rows of a definition; d is nil for none.
 func (s *Server) replace(name string, d *definition) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	before := s.installed[name]
 	var old, rows []*api.Kind
-	if before := s.installed[name]; before != nil {
+	if before != nil {
 		old = before.rows
 	}
 	if d != nil {
 		rows = d.rows
 	}
-	if err := s.Kinds.Replace(func(k *api.Kind) bool { return slices.Contains(old, k) }, rows...); err != nil {
+	err := s.Kinds.Replace(func(k *api.Kind) bool { return slices.Contains(old, k) }, rows...)
+	if err == nil {
+		s.swap(name, before, d)
+	}
+	s.mu.Unlock()
+	if err != nil || before == nil {
 		return err
 	}
-	for _, k := range old {
-		delete(s.rows, k)
+	before.close()
+	if s.Gone != nil {
+		for _, k := range append(slices.Clone(old), before.hub) {
+			s.Gone(k)
+		}
+	}
+	return nil
+}
+
+// swap keeps d in place of before. The caller has the lock.
+func (s *Server) swap(name string, before, d *definition) {
+	if before != nil {
+		for _, k := range append(slices.Clone(before.rows), before.hub) {
+			delete(s.rows, k)
+		}
 	}
 	delete(s.installed, name)
 	if d != nil {
 		s.installed[name] = d
-		for _, k := range rows {
-			s.rows[k] = d.versions[k.Version]
+		for _, k := range append(slices.Clone(d.rows), d.hub) {
+			s.rows[k] = d
 		}
 	}
 	s.docs = nil
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/util/cert"
 )
 
 type (
@@ -171,10 +172,23 @@ func nonStructural(crd *definitionCRD) *condition {
 		Message: errs.ToAggregate().Error()}
 }
 
-// establish says that the definition is served.
+// establish says that the definition is served, unless its conversion webhook could not be trusted.
 func establish(crd *definitionCRD, now metav1.Time) {
-	set(crd, condition{Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue,
-		Reason: "InitialNamesAccepted", Message: "the initial names have been accepted"}, now)
+	c := condition{Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue,
+		Reason: "InitialNamesAccepted", Message: "the initial names have been accepted"}
+	if !is(crd, apiextensionsv1.Established) && invalidCA(crd) {
+		c.Status, c.Reason, c.Message = apiextensionsv1.ConditionFalse, "InvalidCABundle", "The conversion webhook CABundle is invalid"
+	}
+	set(crd, c, now)
+}
+
+func invalidCA(crd *definitionCRD) bool {
+	c := crd.Spec.Conversion
+	if c == nil || c.Webhook == nil || c.Webhook.ClientConfig == nil || len(c.Webhook.ClientConfig.CABundle) == 0 {
+		return false
+	}
+	certs, err := cert.ParseCertsPEM(c.Webhook.ClientConfig.CABundle)
+	return err != nil || len(certs) == 0
 }
 
 // sameService reports whether two states of a definition are served by the same rows.

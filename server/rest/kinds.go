@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/store"
@@ -86,6 +87,12 @@ func prepareCreate(k *api.Kind, obj api.Object, who user.Info) {
 			}
 		}
 		o.Status = certificatesv1.CertificateSigningRequestStatus{}
+	case *apiregistrationv1.APIService:
+		o.Status = apiregistrationv1.APIServiceStatus{}
+		if o.Spec.Service == nil { // what this server serves itself is there at once
+			o.Status.Conditions = []apiregistrationv1.APIServiceCondition{{Type: apiregistrationv1.Available, Status: apiregistrationv1.ConditionTrue,
+				LastTransitionTime: metav1.Now(), Reason: "Local", Message: "Local APIServices are always available"}}
+		}
 	case *corev1.Node: // nodes come with the status that their agent found
 	default:
 		if s, ok := k.Subresource("status"); ok && s.Type == api.StatusSub && k.PrepareCreate == nil {

@@ -34,8 +34,7 @@ func validateList(o metav1.ListOptions, watch bool) error {
 	return nil
 }
 
-// List reads the objects of a namespace ("" for all).
-func (r *REST) List(ctx context.Context, k *api.Kind, namespace string, o metav1.ListOptions) (*List, error) {
+func (r *REST) list(ctx context.Context, k *api.Kind, namespace string, o metav1.ListOptions) (*List, error) {
 	if err := validateList(o, false); err != nil {
 		return nil, err
 	}
@@ -52,7 +51,7 @@ func (r *REST) List(ctx context.Context, k *api.Kind, namespace string, o metav1
 	}
 	rev, err := parseRev(o.ResourceVersion)
 	if err != nil {
-		return nil, err
+		return nil, apierrors.NewBadRequest("invalid resource version: " + err.Error())
 	}
 	// Without a match, a limited list at a revision is read exactly there, as clients of old expect.
 	exact := o.ResourceVersionMatch == metav1.ResourceVersionMatchExact ||
@@ -85,7 +84,7 @@ func (r *REST) listOn(ctx context.Context, k *api.Kind, prefix string, sel selec
 	}
 	from, rev, err := decodeToken(o.Continue, prefix)
 	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid continue token %q: %v", o.Continue, err))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: continue key is not valid: %v", err))
 	}
 	if rev < 0 {
 		snap, err := r.snapshot(ctx, k, "")

@@ -37,13 +37,17 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 		return m.(*managedfields.FieldManager), nil
 	}
 	conv := codec.Converter{Table: r.Kinds}
+	var versions runtime.ObjectConvertor = conv
 	make := managedfields.NewDefaultFieldManager
 	var types managedfields.TypeConverter
 	switch {
 	case k.CRD:
 		make, types = managedfields.NewDefaultCRDFieldManager, managedfields.NewDeducedTypeConverter()
 		if r.CustomTypes != nil && gvk == k.GroupVersionKind() {
-			types = r.CustomTypes(k)
+			var custom runtime.ObjectConvertor
+			if types, custom = r.CustomTypes(k); custom != nil {
+				versions = custom
+			}
 		}
 	case gvk.Group == "apiextensions.k8s.io" || gvk.Group == "apiregistration.k8s.io" || gvk.Kind == "Scale":
 		types = managedfields.NewDeducedTypeConverter() // client-go has no schema of theirs
@@ -65,7 +69,7 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 		}
 	}
 	types = lazy
-	m, err := make(types, conv, conv, conv, gvk, hub, sub, resetFields(k, sub))
+	m, err := make(types, versions, conv, conv, gvk, hub, sub, r.resetFields(k, sub))
 	if err != nil {
 		return nil, err
 	}
@@ -131,18 +135,26 @@ func differing(k *api.Kind, old, obj api.Object) (before, after api.Object, ok b
 
 // resetFields are the fields that a write to the resource or subresource leaves as they were, so that nobody comes to
 // own them by it.
-func resetFields(k *api.Kind, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
-	var path fieldpath.Path
+func (r *REST) resetFields(k *api.Kind, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
+	var set *fieldpath.Set
 	switch s, ok := k.Subresource("status"); {
+	case sub == "status" && k.CRD:
+		set = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata"))
 	case sub == "status":
-		path = fieldpath.MakePathOrDie("spec")
+		set = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"))
 	case sub == "" && ok && s.Type == api.StatusSub:
-		path = fieldpath.MakePathOrDie("status")
+		set = fieldpath.NewSet(fieldpath.MakePathOrDie("status"))
 	default:
 		return nil
 	}
-	filter := fieldpath.NewExcludeSetFilter(fieldpath.NewSet(path))
-	return map[fieldpath.APIVersion]fieldpath.Filter{fieldpath.APIVersion(k.GroupVersion().String()): filter}
+	out := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, v := range r.siblings(k) {
+		if v != k && sub == "" {
+			continue // upstream looks after the other versions in writes of the status alone
+		}
+		out[fieldpath.APIVersion(v.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(set)
+	}
+	return out
 }
 
 // managerName is the manager that the client named, or what its user agent begins with.

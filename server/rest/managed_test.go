@@ -103,7 +103,7 @@ func TestManageIsUpstreams(t *testing.T) {
 					}
 				}
 				theirs, err := managedfields.NewDefaultFieldManager(applyconfigurations.NewTypeConverter(codec.Scheme()), conv, conv, conv,
-					k.GroupVersionKind(), k.GroupVersion(), s.sub, resetFields(k, s.sub))
+					k.GroupVersionKind(), k.GroupVersion(), s.sub, r.resetFields(k, s.sub))
 				if err != nil {
 					t.Fatal(err)
 				}

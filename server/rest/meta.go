@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec/plan"
 )
 
 // This file is what the server does to the parts of an object that all kinds have.
@@ -72,6 +73,30 @@ func copyStatus(dst, src api.Object) {
 	}
 }
 
+// outside calls f with the place of every field of a built-in object but its metadata and status.
+func outside(obj api.Object, f func(i int)) {
+	t := reflect.TypeOf(obj).Elem()
+	for i := range t.NumField() {
+		switch t.Field(i).Name {
+		case "TypeMeta", "ObjectMeta", "Status":
+		default:
+			f(i)
+		}
+	}
+}
+
+// onlyStatus leaves a built-in object nothing but its metadata and status.
+func onlyStatus(obj api.Object) {
+	v := reflect.ValueOf(obj).Elem()
+	outside(obj, func(i int) { v.Field(i).SetZero() })
+}
+
+// keepOutside gives a built-in object src's fields outside metadata and status. They share them afterwards.
+func keepOutside(dst, src api.Object) {
+	d, s := reflect.ValueOf(dst).Elem(), reflect.ValueOf(src).Elem()
+	outside(dst, func(i int) { d.Field(i).Set(s.Field(i)) })
+}
+
 // sameOutsideStatus reports whether two objects differ in nothing but metadata and status, which is what
 // metadata.generation counts.
 //
@@ -81,16 +106,9 @@ func sameOutsideStatus(a, b api.Object, status bool) bool {
 		return sameMaps(u.Object, b.(*unstructured.Unstructured).Object, status)
 	}
 	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
-	for i := range va.NumField() {
-		switch va.Type().Field(i).Name {
-		case "TypeMeta", "ObjectMeta", "Status":
-			continue
-		}
-		if !apiequality.Semantic.DeepEqual(va.Field(i).Interface(), vb.Field(i).Interface()) {
-			return false
-		}
-	}
-	return true
+	same := true
+	outside(a, func(i int) { same = same && plan.EqualValues(va.Field(i), vb.Field(i)) })
+	return same
 }
 
 func sameMaps(a, b map[string]any, status bool) bool {
@@ -122,7 +140,7 @@ func unchanged(obj, old api.Object) bool {
 		return false
 	}
 	obj.SetManagedFields(before)
-	if apiequality.Semantic.DeepEqual(obj, old) {
+	if plan.Equal(obj, old) {
 		return true
 	}
 	obj.SetManagedFields(now)

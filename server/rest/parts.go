@@ -1,8 +1,11 @@
 package rest
 
 import (
+	"reflect"
+
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -55,11 +58,19 @@ func partOf(k *api.Kind, sub string, old, in api.Object) api.Object {
 	if !ok || s.Type == api.ScaleSub {
 		return in
 	}
-	out := old.DeepCopyObject().(api.Object)
+	out := k.New()
+	if _, custom := out.(runtime.Unstructured); custom || s.Type != api.StatusSub {
+		out = old.DeepCopyObject().(api.Object)
+	} else {
+		// Everything else is as it was, whatever comes: see writeOnce. So it need not be copied.
+		reflect.ValueOf(out).Elem().Set(reflect.ValueOf(old).Elem())
+	}
 	out.SetResourceVersion(in.GetResourceVersion())
 	out.SetManagedFields(in.GetManagedFields())
 	if s.Type == api.StatusSub {
-		copyMeta(out, in)
+		if !k.CRD {
+			copyMeta(out, in)
+		}
 		copyStatus(out, in)
 	} else if f := parts[resourceName(k)+"/"+sub]; f != nil {
 		f(out, in)

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4" // upstream's: v5 is stricter
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -21,10 +21,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utiljson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/codec"
+	"github.com/skiff-sh/skiff/server/codec/plan"
 	"github.com/skiff-sh/skiff/server/request"
 	"github.com/skiff-sh/skiff/store"
 )
@@ -49,6 +51,9 @@ func (r *REST) Patch(ctx context.Context, k *api.Kind, namespace, name, sub stri
 	if err != nil {
 		return nil, false, err
 	}
+	if s, ok := k.Subresource(sub); ok {
+		p.status = s.Type == api.StatusSub
+	}
 	w.change = func(old api.Object) (api.Object, error) { return p.object(ctx, k, old) }
 	return r.write(ctx, w)
 }
@@ -59,9 +64,26 @@ type patcher struct {
 	t          types.PatchType
 	data       []byte
 	ops        jsonpatch.Patch
-	tree       map[string]any // strategic
+	tree       map[string]any // of a merge patch
 	touched    []string       // the top-level fields of a merge patch; nil: perhaps all
 	validation string
+	status     bool // what the patch does outside of metadata and status is of no interest
+}
+
+// badOperations is the error for a JSON patch that is none, or that has an operation nobody knows.
+func badOperations(data []byte) error {
+	var ops []jsonPatchOp
+	if err := json.Unmarshal(data, &ops); err != nil {
+		text := strings.ReplaceAll(err.Error(), "rest.jsonPatchOp", "handlers.jsonPatchOp") // upstream's text
+		return apierrors.NewBadRequest("error decoding patch: " + text)
+	}
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", "", 0, false)
+}
+
+// jsonPatchOp is as much of an operation as every one has.
+type jsonPatchOp struct {
+	Op   string `json:"op"`
+	Path string `json:"path"`
 }
 
 func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) (*patcher, error) {
@@ -70,39 +92,61 @@ func newPatcher(k *api.Kind, t types.PatchType, data []byte, validation string) 
 	switch t {
 	case types.JSONPatchType:
 		if p.ops, err = jsonpatch.DecodePatch(data); err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
+			return nil, badOperations(data)
 		}
 		if len(p.ops) > maxPatchOperations {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p.ops)))
 		}
 	case types.MergePatchType:
-		var v map[string]any
-		if err := json.Unmarshal(data, &v); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-		}
-		p.touched = topFields(v)
 	case types.StrategicMergePatchType:
 		if k != nil && k.CRD {
 			return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType))
 		}
-		if err := json.Unmarshal(data, &p.tree); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-		}
-		p.touched = topFields(p.tree)
 	default:
 		return nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType), string(types.StrategicMergePatchType))
 	}
 	return p, nil
 }
 
+// parse makes the tree of a merge patch, which only the general way needs.
+func (p *patcher) parse() error {
+	if p.tree != nil || p.t == types.JSONPatchType {
+		return nil
+	}
+	if err := utiljson.UnmarshalCaseSensitivePreserveInts(p.data, &p.tree); err != nil { // elements may be found by numbers
+		return apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	p.touched = topFields(p.tree)
+	return nil
+}
+
 // object patches an object of a row into a new one.
 func (p *patcher) object(ctx context.Context, k *api.Kind, old api.Object) (api.Object, error) {
 	obj := k.New()
-	if err := p.into(ctx, old, obj, k.GroupVersionKind()); err != nil {
+	if p.merged(old, obj) {
+		if p.status {
+			onlyStatus(obj)
+		}
+		obj = obj.DeepCopyObject().(api.Object)
+	} else if err := p.into(ctx, old, obj, k.GroupVersionKind()); err != nil {
 		return nil, err
 	}
 	codec.Defaulted(k, obj)
 	return obj, nil
+}
+
+// merged patches an object of a Go type directly, where nothing in the patch is unusual. out then shares with old what the
+// patch leaves alone.
+func (p *patcher) merged(old, out api.Object) bool {
+	if p.t == types.JSONPatchType || p.k == nil || p.k.CRD ||
+		!plan.Merge(old, out, p.data, p.t == types.StrategicMergePatchType) {
+		return false
+	}
+	if out.GetObjectKind().GroupVersionKind() != old.GetObjectKind().GroupVersionKind() {
+		reflect.ValueOf(out).Elem().SetZero()
+		return false
+	}
+	return true
 }
 
 // topFields are the top-level fields that a merge patch names; nil if it holds directives about the object as a whole.
@@ -120,6 +164,9 @@ func topFields(patch map[string]any) []string {
 // into writes the patched old into the empty object out. Only the top-level fields that the patch names take the way
 // through JSON; the others are copied.
 func (p *patcher) into(ctx context.Context, old, out runtime.Object, gvk schema.GroupVersionKind) error {
+	if err := p.parse(); err != nil {
+		return err
+	}
 	touched, rest, ok := p.split(old)
 	if !ok {
 		return p.whole(ctx, old, out, gvk)
@@ -241,6 +288,18 @@ func (p *patcher) strategic(ctx context.Context, old, out runtime.Object, gvk sc
 
 // applyInto makes a write of a server-side apply.
 func (r *REST) applyInto(ctx context.Context, w *write, data []byte, o metav1.PatchOptions) error {
+	if a, ok := r.plainApply(ctx, w, data, o); ok {
+		w.managed, w.change = true, a.change
+		if w.sub == "" {
+			w.missing = a.create
+		}
+		return nil
+	}
+	return r.applyTree(ctx, w, data, o)
+}
+
+// applyTree is apply by the field manager, for whatever configuration.
+func (r *REST) applyTree(ctx context.Context, w *write, data []byte, o metav1.PatchOptions) error {
 	k := w.k
 	config, err := applied(ctx, data, o.FieldValidation)
 	if err != nil {
@@ -278,6 +337,11 @@ func (r *REST) applyInto(ctx context.Context, w *write, data []byte, o metav1.Pa
 // applied reads an apply configuration.
 func applied(ctx context.Context, data []byte, validation string) (*unstructured.Unstructured, error) {
 	config := &unstructured.Unstructured{Object: map[string]any{}}
+	// Good JSON is good YAML, and ten times as fast to read.
+	if strict, err := utiljson.UnmarshalStrict(data, &config.Object); err == nil && len(strict) == 0 && config.Object != nil {
+		return config, nil
+	}
+	config.Object = map[string]any{}
 	if err := yaml.Unmarshal(data, &config.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err))
 	}

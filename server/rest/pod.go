@@ -86,6 +86,7 @@ func (r *REST) bindPod(ctx context.Context, _ api.Object, body runtime.Object, d
 			return refused("pod %v has non-empty .spec.schedulingGates", p.Name)
 		}
 		p.Spec.NodeName = b.Target.Name
+		p.Status.NominatedNodeName = "" // it was a plan, and is carried out
 		if p.Annotations == nil && len(b.Annotations) > 0 {
 			p.Annotations = map[string]string{}
 		}

@@ -12,7 +12,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
@@ -26,8 +28,8 @@ type Config struct {
 	Kinds     *api.Table
 	Admission admission.Chain
 	Extensions
-	// CustomTypes gives the type converter of a custom resource's row; nil makes one up from the objects.
-	CustomTypes func(k *api.Kind) managedfields.TypeConverter
+	// CustomTypes is what apply needs of a custom resource's row; nil makes it up from the objects and the table.
+	CustomTypes func(k *api.Kind) (managedfields.TypeConverter, runtime.ObjectConvertor)
 	// MayCreate is asked when an update or apply is about to create its object; nil allows it.
 	MayCreate func(ctx context.Context, k *api.Kind, namespace, name string) error
 	Now       func() time.Time // nil: time.Now
@@ -83,7 +85,7 @@ func parseRev(s string) (int64, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 63)
 	if err != nil {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q: %v", s, err))
+		return 0, field.Invalid(field.NewPath("resourceVersion"), s, err.Error()) // 500 without a reason, as upstream
 	}
 	return int64(n), nil
 }
@@ -143,7 +145,7 @@ func (r *REST) internal(err error) error {
 	case errors.As(err, &status):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return apierrors.NewTimeoutError("Timeout: request did not complete within the allotted timeout", 0)
+		return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 	case errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("the request was canceled", 0)
 	case errors.Is(err, store.ErrCompacted):
@@ -169,13 +171,13 @@ func (r *REST) Get(ctx context.Context, k *api.Kind, namespace, name string, o m
 	if !ok {
 		return nil, apierrors.NewNotFound(k.GroupResource(), name)
 	}
-	return e, nil
+	return e, ready(ctx, k, e)
 }
 
 // current finds an object to change. What it returns may be a moment old: the write's comparison finds out.
 func (r *REST) current(ctx context.Context, k *api.Kind, namespace, name string) (*store.Entry, error) {
 	if e, ok := r.Store.Snapshot(k.Prefix("")).Get(k.Key(namespace, name)); ok {
-		return e, nil
+		return e, ready(ctx, k, e)
 	}
 	return r.Get(ctx, k, namespace, name, metav1.GetOptions{})
 }
@@ -186,10 +188,10 @@ func As(e *store.Entry, k *api.Kind) (api.Object, error) {
 		return e.Object, nil
 	}
 	obj, err := codec.Convert(e.Object, k.Hub, k)
-	if err != nil {
-		return nil, apierrors.NewInternalError(err)
+	if err != nil && !k.CRD { // a webhook's failure is told in its own words
+		err = apierrors.NewInternalError(err)
 	}
-	return obj, nil
+	return obj, err
 }
 
 // conflict is the 409 of an optimistic write.

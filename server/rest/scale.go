@@ -3,6 +3,8 @@ package rest
 import (
 	"context"
 	"fmt"
+	"math"
+	"strings"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,9 +39,12 @@ func (r *REST) updateScale(ctx context.Context, k *api.Kind, sub *api.Subresourc
 	change func(old *autoscalingv1.Scale) (*autoscalingv1.Scale, bool, error)) (*autoscalingv1.Scale, error) {
 	w.sub, w.managed = sub.Name, true
 	w.change = func(old api.Object) (api.Object, error) {
-		paths := managedfields.ResourcePathMappings{k.GroupVersion().String(): fieldpath.MakePathOrDie("spec", "replicas")}
+		paths := r.replicaPaths(k, sub.Name)
 		handler := managedfields.NewScaleHandler(old.GetManagedFields(), k.GroupVersion(), paths)
-		before := ScaleOf(sub, old)
+		before, missing := scaleOf(sub, old)
+		if missing != nil {
+			before.Spec.Replicas = math.MinInt32 // which a client cannot have meant
+		}
 		entries, err := handler.ToSubresource()
 		if err != nil {
 			return nil, apierrors.NewInternalError(err)
@@ -48,6 +53,9 @@ func (r *REST) updateScale(ctx context.Context, k *api.Kind, sub *api.Subresourc
 		after, managed, err := change(before)
 		if err != nil {
 			return nil, err
+		}
+		if missing != nil && after.Spec.Replicas == math.MinInt32 {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", "."+strings.Join(sub.Scale.Path, ".")))
 		}
 		if after.Spec.Replicas < 0 {
 			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), w.name, field.ErrorList{
@@ -84,7 +92,38 @@ func (r *REST) scaleOfEntry(k *api.Kind, sub *api.Subresource, e *store.Entry) (
 	if err != nil {
 		return nil, err
 	}
-	return ScaleOf(sub, obj), nil
+	scale, err := scaleOf(sub, obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	return scale, nil
+}
+
+// scaleOf is ScaleOf, and why the object has none.
+func scaleOf(sub *api.Subresource, obj api.Object) (*autoscalingv1.Scale, error) {
+	var err error
+	if sub.Scale.Check != nil {
+		err = sub.Scale.Check(obj)
+	}
+	return ScaleOf(sub, obj), err
+}
+
+// replicaPaths is where each version of a kind keeps its wanted replicas.
+func (r *REST) replicaPaths(k *api.Kind, name string) managedfields.ResourcePathMappings {
+	out := managedfields.ResourcePathMappings{}
+	for _, v := range r.siblings(k) {
+		path := fieldpath.MakePathOrDie("spec", "replicas")
+		if s, ok := v.Subresource(name); ok && s.Scale != nil && s.Scale.Path != nil {
+			path = nil
+			for _, step := range s.Scale.Path {
+				path = append(path, fieldpath.PathElement{FieldName: &step})
+			}
+		} else if k.CRD {
+			path = nil
+		}
+		out[v.GroupVersion().String()] = path
+	}
+	return out
 }
 
 // GetScale reads an object's scale.

@@ -28,7 +28,7 @@ func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
 	if o.LabelSelector != "" {
 		l, err := labels.Parse(o.LabelSelector)
 		if err != nil {
-			return s, apierrors.NewBadRequest(fmt.Sprintf("unable to parse requirement: %v", err))
+			return s, apierrors.NewBadRequest(err.Error())
 		}
 		if !l.Empty() {
 			s.labels = l
@@ -56,6 +56,23 @@ func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
 		}
 	}
 	return s, nil
+}
+
+// only narrows a watch to one value of one of the row's fields, where the selector demands one. Versions with fields of
+// their own are left to matches.
+func (s selector) only() []store.Only {
+	if s.name != "" {
+		return []store.Only{{Field: "metadata.name", Value: s.name, Of: api.Object.GetName}}
+	}
+	if !s.values || s.k.Hub != nil || s.k.CRD || s.k.Fields == nil {
+		return nil
+	}
+	for _, f := range s.k.FieldKeys {
+		if v, ok := s.fields.RequiresExactMatch(f); ok {
+			return []store.Only{{Field: f, Value: v, Of: func(o api.Object) string { return s.k.Fields(o)[f] }}}
+		}
+	}
+	return nil
 }
 
 func (s selector) empty() bool { return s.labels == nil && s.fields == nil }

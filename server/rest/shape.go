@@ -36,6 +36,7 @@ type shapes struct {
 
 // outcome is the managed fields after a write.
 type outcome struct {
+	odd     bool                        // the shape does not tell enough
 	entries []metav1.ManagedFieldsEntry // without times
 	fresh   []bool                      // whether the write has set the entry's time
 }
@@ -63,20 +64,36 @@ func (s *shapes) remembered(before, after api.Object, manager string) (entries [
 	return nil, false, func(result []metav1.ManagedFieldsEntry) { s.learn(key, managed, result) }
 }
 
-func (s *shapes) learn(key string, managed, result []metav1.ManagedFieldsEntry) {
-	o := outcome{entries: make([]metav1.ManagedFieldsEntry, len(result)), fresh: make([]bool, len(result))}
-	for i, e := range result {
-		was, had := entryOf(managed, &e)
-		o.fresh[i] = !had || was.Time != e.Time // the field manager hands the old pointer on
-		e.Time = nil
-		o.entries[i] = e
-	}
+// recall is the outcome of a write of a shape, if one is known.
+func (s *shapes) recall(key string) (outcome, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.known[key]
+	return o, ok
+}
+
+// refuse remembers that nothing follows from a shape.
+func (s *shapes) refuse(key string) { s.put(key, outcome{odd: true}) }
+
+func (s *shapes) put(key string, o outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known == nil || len(s.known) >= maxShapes {
 		s.known = map[string]outcome{}
 	}
 	s.known[key] = o
+}
+
+func (s *shapes) learn(key string, managed, result []metav1.ManagedFieldsEntry) {
+	o := outcome{entries: make([]metav1.ManagedFieldsEntry, len(result)), fresh: make([]bool, len(result))}
+	for i, e := range result {
+		was, had := entryOf(managed, &e)
+		// The field manager hands the old pointer on; an apply that changes nothing sets none.
+		o.fresh[i] = e.Time != nil && (!had || was.Time != e.Time)
+		e.Time = nil
+		o.entries[i] = e
+	}
+	s.put(key, o)
 }
 
 func entryOf(managed []metav1.ManagedFieldsEntry, e *metav1.ManagedFieldsEntry) (metav1.ManagedFieldsEntry, bool) {
@@ -176,16 +193,29 @@ var (
 	marshalerType   = reflect.TypeFor[json.Marshaler]()
 )
 
-// plain remembers which struct types are written field by field.
-var plain sync.Map // reflect.Type to bool
+// form is what there is to know about a struct type.
+type form struct {
+	odd     bool // not written field by field
+	managed int  // the field of the managed fields; -1 for none
+}
 
-func isPlain(t reflect.Type) bool {
-	if p, ok := plain.Load(t); ok {
-		return p.(bool)
+var forms sync.Map // reflect.Type to form
+
+func formOf(t reflect.Type) form {
+	if f, ok := forms.Load(t); ok {
+		return f.(form)
 	}
-	p := !t.Implements(marshalerType) && !reflect.PointerTo(t).Implements(marshalerType)
-	plain.Store(t, p)
-	return p
+	f := form{odd: t.Implements(marshalerType) || reflect.PointerTo(t).Implements(marshalerType), managed: -1}
+	for i := range t.NumField() {
+		switch x := t.Field(i); {
+		case !x.IsExported():
+			f.odd = true
+		case x.Name == "ManagedFields":
+			f.managed = i
+		}
+	}
+	forms.Store(t, f)
+	return f
 }
 
 // pair writes how b differs from a, outside of lists.
@@ -250,15 +280,12 @@ func (s *sketch) pairStruct(a, b reflect.Value) {
 			return
 		}
 		s.bits(false)
-		if !isPlain(t) {
-			s.odd = true
+		f := formOf(t)
+		if s.odd = s.odd || f.odd; s.odd {
 			return
 		}
-		for i := range t.NumField() {
-			switch f := t.Field(i); {
-			case !f.IsExported():
-				s.odd = true
-			case f.Name != "ManagedFields":
+		for i := range a.NumField() {
+			if i != f.managed {
 				s.pair(a.Field(i), b.Field(i))
 			}
 		}
@@ -358,15 +385,10 @@ func (s *sketch) wholeStruct(v reflect.Value) {
 			return
 		}
 		s.bits(false)
-		if !isPlain(t) {
-			s.odd = true
+		if s.odd = s.odd || formOf(t).odd; s.odd {
 			return
 		}
-		for i := range t.NumField() {
-			if !t.Field(i).IsExported() {
-				s.odd = true
-				return
-			}
+		for i := range v.NumField() {
 			s.whole(v.Field(i))
 		}
 	}

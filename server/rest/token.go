@@ -30,11 +30,11 @@ func encodeToken(lastKey, prefix string, rev int64) string {
 func decodeToken(s, prefix string) (from string, rev int64, err error) {
 	data, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil {
-		return "", 0, errors.New("continue key is not valid: illegal base64 data")
+		return "", 0, err
 	}
 	var t token
 	if err := json.Unmarshal(data, &t); err != nil {
-		return "", 0, errors.New("continue key is not valid: " + err.Error())
+		return "", 0, err
 	}
 	switch {
 	case t.Version != tokenVersion:
@@ -42,7 +42,7 @@ func decodeToken(s, prefix string) (from string, rev int64, err error) {
 	case t.Rev == 0 || t.Rev < -1:
 		return "", 0, errors.New("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
 	case t.Start == "":
-		return "", 0, errors.New("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")
+		return "", 0, errors.New("encoded start key empty (version meta.k8s.io/v1)")
 	}
 	// The key must stay inside the prefix whatever the client made of it.
 	start := t.Start
@@ -50,7 +50,7 @@ func decodeToken(s, prefix string) (from string, rev int64, err error) {
 		start = "/" + start
 	}
 	if path.Clean(start) != start {
-		return "", 0, errors.New("continue key is not valid: " + t.Start)
+		return "", 0, errors.New(t.Start)
 	}
 	return prefix + start[1:], t.Rev, nil
 }

@@ -80,6 +80,7 @@ const writeAttempts = 5
 func (r *REST) write(ctx context.Context, w write) (*store.Entry, bool, error) {
 	e, err := r.current(ctx, w.k, w.namespace, w.name)
 	var lost *store.Conflict
+	sure := false // e is what etcd has
 	for range writeAttempts {
 		if apierrors.IsNotFound(err) && w.missing != nil {
 			e, err = r.createMissing(ctx, w)
@@ -93,11 +94,17 @@ func (r *REST) write(ctx context.Context, w write) (*store.Entry, bool, error) {
 			return nil, false, err
 		}
 		var out *store.Entry
-		if out, err = r.writeOnce(ctx, w, e); err == nil {
-			return out, false, nil
-		}
+		out, err = r.writeOnce(ctx, w, e)
 		if !errors.As(err, &lost) {
-			return nil, false, err
+			// What nothing was written for was judged by the cache alone, which may be behind another server's writes.
+			if (err != nil || out == e) && !sure {
+				sure = true
+				if now, gerr := r.Get(ctx, w.k, w.namespace, w.name, metav1.GetOptions{}); now != e {
+					e, err = now, gerr
+					continue
+				}
+			}
+			return out, false, err
 		}
 		// Somebody else was faster, or the cache was behind.
 		if e = lost.Current; e == nil {
@@ -136,7 +143,7 @@ func (r *REST) createMissing(ctx context.Context, w write) (*store.Entry, error)
 
 // writeOnce tries to replace one entry. A lost race is a *store.Conflict.
 func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.Entry, error) {
-	k, s := w.k, w.k.Storage()
+	k, s := w.k, judged(w.k)
 	old, err := As(e, k)
 	if err != nil {
 		return nil, err
@@ -148,13 +155,16 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 	if err := r.checkIdentity(ctx, w, e, obj); err != nil {
 		return nil, err
 	}
-	if w.sub != "" {
+	if w.sub != "" && !k.CRD { // of a custom resource the part is taken last, as upstream does
 		obj = partOf(k, w.sub, old, obj)
 		if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
 			stampConditions(csr, old.(*certificatesv1.CertificateSigningRequest), metav1.NewTime(r.Now().Truncate(1e9)))
 		}
 	}
 	keepMeta(obj, old)
+	if w.put {
+		uniqueOwners(ctx, obj, "")
+	}
 	if !w.managed {
 		if obj, err = r.manage(k, w.sub, old, obj, w.manager); err != nil {
 			return nil, err
@@ -163,16 +173,23 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 	if obj, err = codec.Convert(obj, k, s); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	old = e.Object
+	if s != k {
+		old = e.Object
+	}
 	ar := &admission.Request{Operation: admission.Update, Kind: s, Requested: k, Subresource: w.sub, Namespace: w.namespace, Name: w.name,
 		Object: obj, Old: old, Options: w.options, User: request.From(ctx).User, DryRun: w.dryRun,
 		Warn: func(t string) { Warn(ctx, t) }}
-	if err := r.Admission.Admit(ctx, ar); err != nil {
+	if err := r.admit(ctx, ar); err != nil {
 		return nil, err
 	}
 	obj = ar.Object.(api.Object)
-	if w.sub == "" {
+	if sub, ok := s.Subresource(w.sub); w.sub == "" {
 		prepareUpdate(ctx, s, obj, old)
+	} else if ok && sub.Type == api.StatusSub && !s.CRD {
+		keepOutside(obj, old) // nor does admission change the rest by way of the status
+	} else if ok && sub.Type == api.StatusSub {
+		obj = partOf(s, w.sub, old, obj)
+		ar.Object = obj
 	}
 	if _, status := s.Subresource("status"); s.HasGeneration && !sameOutsideStatus(obj, old, status) {
 		obj.SetGeneration(old.GetGeneration() + 1)
@@ -183,7 +200,7 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 			return nil, err
 		}
 	}
-	out, err := r.writeChecked(ctx, w, e, obj, ar)
+	out, err := r.writeChecked(ctx, w, e, obj, old, ar)
 	done(err == nil && !w.dryRun)
 	return out, err
 }
@@ -218,12 +235,12 @@ func (r *REST) checkIdentity(ctx context.Context, w write, e *store.Entry, obj a
 	return conflict(w.k, w.name)
 }
 
-func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj api.Object, ar *admission.Request) (*store.Entry, error) {
-	s, old := w.k.Storage(), e.Object
+func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj, old api.Object, ar *admission.Request) (*store.Entry, error) {
+	s := judged(w.k)
 	errs := validateMetaUpdate(obj, old)
 	sub, _ := s.Subresource(w.sub)
 	switch {
-	case w.sub == "" && s.ValidateUpdate != nil:
+	case (w.sub == "" || sub != nil && sub.Type == api.ScaleSub) && s.ValidateUpdate != nil:
 		errs = append(errs, s.ValidateUpdate(obj, old)...)
 	case w.sub != "" && sub != nil && sub.Type == api.StatusSub && s.ValidateStatus != nil:
 		errs = append(errs, s.ValidateStatus(obj, old)...)
@@ -241,12 +258,18 @@ func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj ap
 	if err := r.Admission.Validate(ctx, ar); err != nil {
 		return nil, err
 	}
+	if !finished(obj) && unchanged(obj, old) && (s.Outdated == nil || !s.Outdated(e.Object)) {
+		return e, nil
+	}
+	obj, err := codec.Convert(obj, s, w.k.Storage())
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case finished(obj):
 		return r.remove(ctx, w.k, e, obj, w.dryRun)
-	case unchanged(obj, old):
-		return e, nil
 	case w.dryRun:
+		codec.Defaulted(w.k.Storage(), obj) // as it would come out of the store
 		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: obj}, nil
 	}
 	obj.SetResourceVersion("")

@@ -87,11 +87,14 @@ func (r *REST) Watch(ctx context.Context, k *api.Kind, namespace string, o metav
 		if state {
 			l := listSnapshot(k, snap, namespace, k.Prefix(namespace), "", sel, 0)
 			w.initial = l.Entries
+			if err := ready(ctx, k, w.initial...); err != nil {
+				return nil, err
+			}
 			w.ended = o.SendInitialEvents != nil && o.AllowWatchBookmarks
 		}
 	}
 	w.rev = rev
-	w.w, err = r.Store.Watch(ctx, k.Prefix(namespace), rev)
+	w.w, err = r.Store.Watch(ctx, k.Prefix(namespace), rev, sel.only()...)
 	switch {
 	case errors.Is(err, store.ErrCompacted):
 		w.failed = expired(rev)
@@ -103,6 +106,9 @@ func (r *REST) Watch(ctx context.Context, k *api.Kind, namespace string, o metav
 	}
 	return w, nil
 }
+
+// Begins reports whether the first events are ready: the present state.
+func (w *Watcher) Begins() bool { return len(w.initial) > 0 || w.ended }
 
 func expired(rev int64) *metav1.Status {
 	s := apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", rev)).ErrStatus
@@ -173,6 +179,9 @@ func (w *Watcher) follow(ctx context.Context) ([]WatchEvent, error) {
 		default:
 			return nil, err
 		}
+		if err := readyEvents(ctx, w.Kind, events); err != nil {
+			return nil, err
+		}
 		for _, ev := range events {
 			if we, ok := w.see(ev); ok {
 				w.buf = append(w.buf, we)
@@ -229,9 +238,13 @@ func (w *Watcher) Object(ev *WatchEvent) (api.Object, error) {
 	case ev.Entry.Rev == ev.Rev:
 		return As(ev.Entry, w.Kind)
 	}
-	obj := ev.Entry.Object.DeepCopyObject().(api.Object)
+	obj, err := As(ev.Entry, w.Kind)
+	if err != nil {
+		return nil, err
+	}
+	obj = obj.DeepCopyObject().(api.Object)
 	obj.SetResourceVersion(strconv.FormatInt(ev.Rev, 10))
-	return As(&store.Entry{Object: obj}, w.Kind)
+	return obj, nil
 }
 
 func (w *Watcher) mark(ev *WatchEvent) api.Object {

@@ -33,6 +33,8 @@ type Lookup interface {
 type Config struct {
 	// Issuer is the "iss" claim, a URL ("https://kubernetes.default.svc.cluster.local").
 	Issuer string
+	// Issuers are more issuers whose tokens are believed, from before the name was changed.
+	Issuers []string
 	// Key signs: RSA (RS256) or ECDSA on P-256, P-384 or P-521.
 	Key crypto.Signer
 	// Verify is more public keys whose tokens are believed, from before the key was changed.

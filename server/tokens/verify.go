@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -68,7 +69,7 @@ func (i *Issuer) verify(ctx context.Context, token string, now time.Time) (*veri
 	if err := parsed.UnsafeClaimsWithoutVerification(&c); err != nil {
 		return nil, nil
 	}
-	if c.Issuer != i.cfg.Issuer && c.Issuer != legacyIssuer {
+	if c.Issuer != i.cfg.Issuer && c.Issuer != legacyIssuer && !slices.Contains(i.cfg.Issuers, c.Issuer) {
 		return nil, nil
 	}
 	if err := i.signature(parsed, parsed.Headers[0]); err != nil {

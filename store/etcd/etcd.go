@@ -20,6 +20,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"github.com/skiff-sh/skiff/internal/seal"
 	"github.com/skiff-sh/skiff/store"
@@ -32,16 +33,30 @@ type Config struct {
 	// Endpoints of an external cluster ("https://10.0.0.1:2379"). Empty: etcd is embedded.
 	Endpoints []string
 	TLS       *tls.Config // to the external cluster; nil is plain text
-	Log       *slog.Logger
+	// Prefix is where all keys lie, "/registry" if empty. Upstream's --etcd-prefix.
+	Prefix string
+	// Transform says how the values of one of the store's keys are encrypted. Nil, or returning nil: they are not.
+	Transform func(key string) value.Transformer
+	// Peers makes the embedded member one of several. Nil: it is alone, and listens nowhere.
+	Peers *Peers
+	Log   *slog.Logger
 
 	// CompactEvery is the time between compactions; history before the previous one is dropped. Zero is 5 minutes,
 	// upstream's; negative is never.
 	CompactEvery time.Duration
+	// Quota bounds the embedded member's database, in bytes; 0 is 8 GiB. A full one refuses all writes but deletions.
+	Quota int64
 }
 
 func (c *Config) validate() error {
 	if len(c.Endpoints) == 0 && c.DataDir == "" {
 		return errors.New("etcd: neither a data folder nor endpoints are given")
+	}
+	if c.Prefix == "" {
+		c.Prefix = root
+	}
+	if c.Prefix[0] != '/' || c.Prefix[len(c.Prefix)-1] == '/' {
+		return fmt.Errorf("etcd: the prefix %q does not look like %q", c.Prefix, root)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -52,13 +67,19 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// maxKept bounds the bytes that are kept beside the objects of a store.
+const maxKept = 32 << 20
+
 // Store is the store over etcd. It implements store.Store.
 type Store struct {
 	log    *slog.Logger
 	client *clientv3.Client
 	member *member // nil with an external cluster
-	leases leases
-	reads  flight // of the current revision, with an external cluster
+	// agreement is for the key that upstream's servers share, which no prefix is put before.
+	agreement clientv3.KV
+	full      chan struct{} // writes are refused for lack of space
+	leases    leases
+	reads     flight // of the current revision, with an external cluster
 
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -68,6 +89,8 @@ type Store struct {
 	state   atomic.Pointer[state]
 	waiters waiters
 
+	kept        *store.Budget
+	metrics     metrics
 	undecodable atomic.Int64
 	seals       seal.Set
 }
@@ -79,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{log: cfg.Log}
+	s := &Store{log: cfg.Log, kept: store.NewBudget(maxKept), full: make(chan struct{}, 1), metrics: newMetrics()}
 	var err error
 	if len(cfg.Endpoints) == 0 {
 		if s.member, err = startMember(ctx, cfg); err != nil {
@@ -94,6 +117,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("etcd: %w", err)
 		}
 	}
+	s.agreement = s.client.KV
+	if cfg.Prefix != root || cfg.Transform != nil {
+		translate(s.client, cfg.Prefix, cfg.Transform)
+	}
 	s.leases.client = s.client
 	rev, err := s.Revision(ctx)
 	if err != nil {
@@ -106,7 +133,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.stop = stop
 	s.group.Go(func() { s.feed(run) })
 	if cfg.CompactEvery > 0 {
-		s.group.Go(func() { s.compactEvery(run, cfg.CompactEvery) })
+		s.group.Go(func() { s.maintain(run, cfg.CompactEvery) })
 	}
 	return s, nil
 }

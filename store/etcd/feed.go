@@ -28,7 +28,7 @@ func (s *Store) Register(ctx context.Context, prefix string, c store.Codec) erro
 	if _, ok := st.place(prefix); ok && !again || len(prefix) < 2 || prefix[len(prefix)-1] != '/' {
 		return fmt.Errorf("the prefix %s does not end in a slash or is inside another", prefix)
 	}
-	k := &kind{prefix: prefix, codec: c, history: newHistory(st.rev)}
+	k := &kind{prefix: prefix, codec: c, history: newHistory(st.rev), timing: s.metrics.timing(prefix, c)}
 	var err error
 	if k.work, err = s.load(ctx, k, st.rev); err != nil {
 		return fmt.Errorf("read %s: %w", prefix, err)
@@ -88,10 +88,13 @@ func (s *Store) load(ctx context.Context, k *kind, rev int64) (*tree, error) {
 
 // pages reads keys under prefix from one on, up to limit (0: all), in pages at one revision.
 func (s *Store) pages(ctx context.Context, prefix, from string, rev int64, limit int, page func(*clientv3.GetResponse)) error {
-	const pageSize = 500
+	const (
+		firstPage, largestPage = 500, 10_000
+		fullPage               = 4 << 20 // bytes; etcd counts all that is left for every page, so few pages are better
+	)
 	end := clientv3.GetPrefixRangeEnd(prefix)
-	for {
-		n := pageSize
+	for size := firstPage; ; {
+		n := size
 		if limit > 0 {
 			n = min(n, limit)
 		}
@@ -100,6 +103,15 @@ func (s *Store) pages(ctx context.Context, prefix, from string, rev int64, limit
 			return wrap(err)
 		}
 		page(resp)
+		bytes := 0
+		for _, kv := range resp.Kvs {
+			bytes += len(kv.Value)
+		}
+		if bytes < fullPage/2 {
+			size = min(2*size, largestPage)
+		} else if bytes > fullPage {
+			size = max(size/2, 1)
+		}
 		if limit > 0 {
 			if limit -= len(resp.Kvs); limit <= 0 {
 				return nil
@@ -140,7 +152,7 @@ func (s *Store) decode(k *kind, kv *mvccpb.KeyValue) *store.Entry {
 		return nil
 	}
 	s.seals.Add(obj)
-	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj}
+	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj, Budget: s.kept}
 }
 
 // feed follows etcd until ctx ends. A watch that breaks is taken up again where it was; if etcd has forgotten that, the
@@ -262,8 +274,8 @@ type batch struct {
 	store   *Store
 	state   *state
 	now     time.Time
-	changed map[int]*tree // places whose tree changed
-	keys    []string      // what to wake for
+	changed map[int]*tree  // places whose tree changed
+	events  []*store.Event // what to wake for
 	places  []int
 }
 
@@ -294,7 +306,7 @@ func (b *batch) tell(p int, e *store.Event, size int) {
 		e.Prev.Forget()
 		b.store.seals.Remove(e.Prev.Object)
 	}
-	b.keys, b.places = append(b.keys, e.Entry.Key), append(b.places, p)
+	b.events, b.places = append(b.events, e), append(b.places, p)
 	b.state.kinds[p].history.add(e, size, b.now)
 }
 
@@ -303,8 +315,11 @@ func (b *batch) publish(rev int64) {
 		b.changed[p] = b.state.kinds[p].work.Clone()
 	}
 	b.store.publish(b.state.with(max(rev, b.state.rev), b.changed))
-	for i, key := range b.keys {
-		b.state.kinds[b.places[i]].history.wake(key)
+	for i, e := range b.events {
+		b.state.kinds[b.places[i]].history.wake(e.Entry.Key, e.Entry.Rev)
+	}
+	for p := range b.changed {
+		b.state.kinds[p].history.allTold(rev)
 	}
 }
 

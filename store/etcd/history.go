@@ -29,7 +29,16 @@ type history struct {
 	since  int64 // all events after this revision are known
 	err    error // why the history has ended
 	// asleep are the watchers waiting for news under a folder: an event wakes only the folders above its key.
-	asleep map[string]chan struct{}
+	asleep map[string]*sleep
+	told   int64             // of all events up to this revision, everybody was woken whom they concern
+	fields map[string]*field // by which some watches follow only a few objects
+	due    []*topicWatcher   // of those, to be woken
+}
+
+// sleep is what the watchers of one folder wait in.
+type sleep struct {
+	over  chan struct{}
+	first int64 // the revision of the event that ended it: before that there was nothing for them
 }
 
 type recorded struct {
@@ -39,7 +48,7 @@ type recorded struct {
 }
 
 func newHistory(since int64) *history {
-	return &history{since: since, asleep: map[string]chan struct{}{}}
+	return &history{since: since, told: since, asleep: map[string]*sleep{}}
 }
 
 // add appends one event; the watchers sleep on until wake.
@@ -48,6 +57,9 @@ func (h *history) add(e *store.Event, size int, now time.Time) {
 	defer h.mu.Unlock()
 	h.events = append(h.events, recorded{e, size, now})
 	h.bytes += size
+	if len(h.fields) > 0 {
+		h.tellTopics(e)
+	}
 	h.trim(now, 1)
 }
 
@@ -80,16 +92,25 @@ func (h *history) trim(now time.Time, keep int) {
 	}
 }
 
-// wake wakes the watchers of all folders above the key.
-func (h *history) wake(key string) {
+// allTold says that everybody was woken for what has happened up to a revision.
+func (h *history) allTold(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.told = max(h.told, rev)
+}
+
+// wake wakes the watchers of all folders above the key of an event.
+func (h *history) wake(key string, rev int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wakeTopics()
 	if len(h.asleep) == 0 {
 		return
 	}
 	for i := strings.LastIndexByte(key, '/'); i > 0; i = strings.LastIndexByte(key[:i], '/') {
-		if c, ok := h.asleep[key[:i+1]]; ok {
-			close(c)
+		if s, ok := h.asleep[key[:i+1]]; ok {
+			s.first = rev
+			close(s.over)
 			delete(h.asleep, key[:i+1])
 		}
 	}
@@ -100,9 +121,16 @@ func (h *history) close(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
-	for folder, c := range h.asleep {
-		close(c)
+	for folder, s := range h.asleep {
+		close(s.over)
 		delete(h.asleep, folder)
+	}
+	for _, f := range h.fields {
+		for _, watchers := range f.watchers {
+			for _, w := range watchers {
+				w.wake()
+			}
+		}
 	}
 }
 
@@ -131,13 +159,14 @@ type watcher struct {
 	prefix  string
 	folder  string // of prefix, up to its last slash
 	rev     int64  // everything up to here was delivered
+	sleep   *sleep // entered when there was nothing left to deliver
 	buf     []*store.Event
 	closed  chan struct{}
 	once    sync.Once
 }
 
 // Watch delivers all events under prefix after rev.
-func (s *Store) Watch(ctx context.Context, prefix string, rev int64) (store.Watch, error) {
+func (s *Store) Watch(ctx context.Context, prefix string, rev int64, only ...store.Only) (store.Watch, error) {
 	st := s.state.Load()
 	k := st.kind(prefix)
 	if k == nil {
@@ -154,6 +183,9 @@ func (s *Store) Watch(ctx context.Context, prefix string, rev int64) (store.Watc
 		if rev > current {
 			return nil, fmt.Errorf("watch %s from revision %d, etcd is at %d: %w", prefix, rev, current, store.ErrFuture)
 		}
+	}
+	if len(only) > 0 {
+		return k.history.follow(s, prefix, rev, only[0])
 	}
 	k.history.mu.Lock()
 	since := k.history.since
@@ -189,8 +221,28 @@ func (w *watcher) advance() {
 	current := w.store.state.Load().rev // before the look at the history, which then has all up to it
 	w.history.mu.Lock()
 	defer w.history.mu.Unlock()
-	if w.rev >= w.history.since && w.history.after(w.rev) == len(w.history.events) {
-		w.rev = max(w.rev, current)
+	w.wakeUp()
+	if w.rev < w.history.since {
+		return
+	}
+	for _, e := range w.history.events[w.history.after(w.rev):] {
+		if strings.HasPrefix(e.Entry.Key, w.prefix) {
+			return
+		}
+	}
+	w.rev = max(w.rev, current)
+}
+
+// wakeUp moves the revision on to where there is the first event for a watcher that slept. However long that was, and whatever
+// the history has dropped since: nothing of it concerned the watcher. The caller holds the history's lock.
+func (w *watcher) wakeUp() {
+	switch s := w.sleep; {
+	case s == nil:
+	case s.first > 0:
+		w.rev = max(w.rev, s.first-1)
+		w.sleep = nil
+	default:
+		w.rev = max(w.rev, w.history.told)
 	}
 }
 
@@ -203,6 +255,7 @@ func (w *watcher) read() ([]*store.Event, <-chan struct{}, error) {
 	if h.err != nil {
 		return nil, nil, h.err
 	}
+	w.wakeUp()
 	if w.rev < h.since {
 		return nil, nil, fmt.Errorf("the watch of %s at revision %d is too slow: %w", w.prefix, w.rev, store.ErrCompacted)
 	}
@@ -221,10 +274,11 @@ func (w *watcher) read() ([]*store.Event, <-chan struct{}, error) {
 	if len(w.buf) > 0 {
 		return w.buf, nil, nil
 	}
-	news, ok := h.asleep[w.folder]
+	s, ok := h.asleep[w.folder]
 	if !ok {
-		news = make(chan struct{})
-		h.asleep[w.folder] = news
+		s = &sleep{over: make(chan struct{})}
+		h.asleep[w.folder] = s
 	}
-	return nil, news, nil
+	w.sleep = s
+	return nil, s.over, nil
 }

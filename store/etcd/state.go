@@ -26,6 +26,7 @@ type kind struct {
 	prefix  string
 	codec   store.Codec
 	history *history
+	timing  *timing
 	// work is the tree that the feed changes; every published tree is a clone of it. Guarded by Store.feeding.
 	work *tree
 }
@@ -38,8 +39,8 @@ func newTree() *tree {
 
 // place finds the registered prefix that a key or a longer prefix is under.
 func (st *state) place(key string) (int, bool) {
-	const root = len("/registry/")
-	for i := root; i < len(key); {
+	const after = len(root) + 1
+	for i := after; i < len(key); {
 		slash := strings.IndexByte(key[i:], '/')
 		if slash < 0 {
 			break

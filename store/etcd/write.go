@@ -86,10 +86,22 @@ func (s *Store) Delete(ctx context.Context, key string, rev int64) (*store.Entry
 
 // swap does op if the key is at rev (0: does not exist), else returns a *Conflict.
 func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op clientv3.Op) (*clientv3.TxnResponse, error) {
+	start := time.Now()
 	resp, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).
 		Then(op).Else(clientv3.OpGet(key)).Commit()
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", key, wrap(err))
+	what := opUpdate
+	switch {
+	case op.IsDelete():
+		what = opDelete
+	case rev == 0:
+		what = opCreate
+	}
+	k.timing.observe(what, start, err)
+	if err = wrap(err); err != nil {
+		if errors.Is(err, store.ErrNoSpace) {
+			s.refused()
+		}
+		return nil, fmt.Errorf("write %s: %w", key, err)
 	}
 	if resp.Succeeded {
 		return resp, nil
@@ -138,6 +150,8 @@ func (s *Store) At(ctx context.Context, prefix, from string, rev int64, limit in
 	if k == nil {
 		return nil, 0, fmt.Errorf("%s is under no registered prefix", prefix)
 	}
+	start := time.Now()
+	defer func() { k.timing.observe(opList, start, err) }()
 	err = s.pages(ctx, prefix, max(prefix, from), rev, limit, func(resp *clientv3.GetResponse) {
 		for i, e := range s.decodeAll(k, resp.Kvs) {
 			if e == nil {
@@ -156,7 +170,7 @@ func (s *Store) At(ctx context.Context, prefix, from string, rev int64, limit in
 // Revision is etcd's current revision.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
 	if s.member != nil {
-		return s.member.revision(), nil
+		return s.member.revision(ctx)
 	}
 	return s.reads.do(ctx, func(ctx context.Context) (int64, error) {
 		resp, err := s.client.Get(ctx, "/registry/health", clientv3.WithCountOnly())
@@ -174,35 +188,6 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 		return fmt.Errorf("compact to revision %d: %w", rev, err)
 	}
 	return nil
-}
-
-// compactEvery drops what is older than one interval. Several servers may do so side by side.
-func (s *Store) compactEvery(ctx context.Context, interval time.Duration) {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	var last, compacted int64
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-t.C:
-			for _, k := range s.state.Load().kinds {
-				if k != nil {
-					k.history.age(now)
-				}
-			}
-		}
-		if last > compacted {
-			if err := s.Compact(ctx, last); err != nil {
-				if ctx.Err() == nil {
-					s.log.Warn("etcd cannot be compacted", "err", err)
-				}
-				continue
-			}
-			compacted = last
-		}
-		last = s.state.Load().rev
-	}
 }
 
 // leases hands out leases that many keys share, because a lease costs etcd more than a key.

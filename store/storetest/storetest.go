@@ -47,6 +47,9 @@ func Object(namespace, name, v string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{"v": v}}
 }
 
+// Said is what the config map of an entry says.
+func Said(e *store.Entry) string { return said(e) }
+
 func said(e *store.Entry) string { return e.Object.(*corev1.ConfigMap).Data["v"] }
 
 // Run proves a driver; open returns a new empty store that is closed by the test's cleanup.
@@ -57,7 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}{
 		{"Writes", writes}, {"Conflicts", conflicts}, {"Snapshots", snapshots}, {"At", at}, {"WatchHistory", watchHistory},
 		{"WatchScope", watchScope}, {"Compaction", compaction}, {"Register", register}, {"ConcurrentWriters", concurrentWriters},
-		{"Future", future}, {"Encodings", encodings}, {"Progress", progress},
+		{"Future", future}, {"Encodings", encodings}, {"Progress", progress}, {"Histories", histories},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

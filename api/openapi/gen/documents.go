@@ -3,49 +3,128 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	openapiv2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionv1beta1 "k8s.io/api/admission/v1beta1"
+	imagepolicyv1alpha1 "k8s.io/api/imagepolicy/v1alpha1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
 	"k8s.io/kube-openapi/pkg/builder"
 	"k8s.io/kube-openapi/pkg/builder3"
 	"k8s.io/kube-openapi/pkg/common"
-	"k8s.io/kube-openapi/pkg/openapiconv"
+	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
-	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/builtin"
-	"github.com/skiff-sh/skiff/api/codec"
 )
 
-var info = &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: "v1.36.3"}}
+var info = &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: "1.36"}}
 
-const definitions = "#/definitions/"
+const unauthorized = "Unauthorized"
 
-// makeDocuments makes all documents by their name in the archive.
+// makeDocuments makes all documents by their name in the archive: "v2", "v3/" and the path below /openapi/v3, and each in
+// protobuf with ".pb" after the first part; and the templates of custom resources' under "custom/".
 func makeDocuments() (map[string][]byte, error) {
-	scheme := codec.Scheme()
-	named := openapi.NewDefinitionNamer(scheme).GetDefinitionName
-	var names []string
-	for _, k := range builtin.Kinds() {
-		names = append(names, modelName(k.New()))
-		if k.NewList != nil {
-			names = append(names, modelName(k.NewList()))
+	names, err := definitionNames()
+	if err != nil {
+		return nil, err
+	}
+	byPath, paths := routesByPath()
+	docs := map[string][]byte{}
+	var all []common.RouteContainer
+	for _, path := range paths {
+		c := &container{root: "/" + path, routes: byPath[path]}
+		all = append(all, c)
+		if err := addV3(docs, path, c, names); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	for _, n := range []string{"Eviction", "TokenRequest", "Scale", "Binding", "Status", "DeleteOptions", "Patch", "WatchEvent"} {
-		names = append(names, nameOfKind(n))
+	if err := addV2(docs, all, names); err != nil {
+		return nil, err
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
+	return docs, addCustom(docs, all, names)
+}
 
-	security := spec.SecurityDefinitions{"BearerToken": {SecuritySchemeProps: spec.SecuritySchemeProps{
-		Type: "apiKey", Name: "authorization", In: "header", Description: "Bearer Token authentication"}}}
-	v2, err := builder.BuildOpenAPIDefinitionsForResources(&common.Config{Info: info, GetDefinitions: GetOpenAPIDefinitions,
-		GetDefinitionName: named, SecurityDefinitions: &security}, names...)
+// routesByPath are all routes by the path of their version 3 document.
+func routesByPath() (byPath map[string][]common.Route, paths []string) {
+	byPath = map[string][]common.Route{}
+	add := func(path string, routes ...common.Route) {
+		if byPath[path] == nil {
+			paths = append(paths, path)
+		}
+		byPath[path] = append(byPath[path], routes...)
+	}
+	for path, routes := range rootRoutes() {
+		add(path, routes...)
+	}
+	for _, k := range builtin.Kinds() {
+		gv := k.GroupVersion()
+		if group := "apis/" + gv.Group; gv.Group != "" && byPath[group] == nil {
+			add(group, groupRoute(gv.Group))
+		}
+		path := strings.TrimPrefix(rootOf(gv), "/")
+		if byPath[path] == nil {
+			add(path, versionRoute(gv))
+		}
+		add(path, routesOf(k)...)
+	}
+	return byPath, paths
+}
+
+// namer gives a Go type its name in the documents, and the kinds that it stands for.
+type namer func(string) (string, spec.Extensions)
+
+// definitionNames knows all versions of all kinds that upstream knows: types that belong to every version (DeleteOptions)
+// are marked with all of them.
+func definitionNames() (namer, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, admissionv1.AddToScheme, admissionv1beta1.AddToScheme,
+		imagepolicyv1alpha1.AddToScheme, apiextensionsv1.AddToScheme, apiextensionsv1beta1.AddToScheme, apiregistrationv1.AddToScheme, apiregistrationv1beta1.AddToScheme} {
+		if err := add(s); err != nil {
+			return nil, err
+		}
+	}
+	return namesOf(s), nil
+}
+
+func namesOf(s *runtime.Scheme) namer { return openapi.NewDefinitionNamer(s).GetDefinitionName }
+
+func addV2(docs map[string][]byte, all []common.RouteContainer, names namer) error {
+	v2, err := swagger(all, GetOpenAPIDefinitions, names)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(v2)
+	if err != nil {
+		return err
+	}
+	doc, err := openapiv2.ParseDocument(b)
+	if err != nil {
+		return err
+	}
+	docs["v2"] = b
+	docs["v2.pb"], err = proto.MarshalOptions{Deterministic: true}.Marshal(doc)
+	return err
+}
+
+// swagger is the version 2 document of all routes.
+func swagger(all []common.RouteContainer, definitions common.GetOpenAPIDefinitions, names namer) (*spec.Swagger, error) {
+	v2, err := builder.BuildOpenAPISpecFromRoutes(all, &common.Config{Info: info, ProtocolList: []string{"https"}, GetDefinitions: definitions,
+		GetDefinitionName: names, GetOperationIDAndTagsFromRoute: nameAndTag,
+		CommonResponses: map[int]spec.Response{401: {ResponseProps: spec.ResponseProps{Description: unauthorized}}},
+		SecurityDefinitions: &spec.SecurityDefinitions{"BearerToken": {SecuritySchemeProps: spec.SecuritySchemeProps{
+			Type: "apiKey", Name: "authorization", In: "header", Description: "Bearer Token authentication"}}},
+		DefaultSecurity: []map[string][]string{{"BearerToken": {}}}})
 	if err != nil {
 		return nil, err
 	}
@@ -53,113 +132,32 @@ func makeDocuments() (map[string][]byte, error) {
 	for name, d := range v2.Definitions {
 		v2.Definitions[name] = *withoutDefaults(&d)
 	}
-	v2.SecurityDefinitions = security
-	v2.Security = []map[string][]string{{"BearerToken": {}}}
-	v3definitions, err := builder3.BuildOpenAPIDefinitionsForResources(&common.OpenAPIV3Config{Info: info,
-		GetDefinitions: GetOpenAPIDefinitions, GetDefinitionName: named}, names...)
-	if err != nil {
-		return nil, err
-	}
-
-	docs := map[string][]byte{}
-	all := &spec.Paths{Paths: map[string]spec.PathItem{}}
-	byVersion := map[schema.GroupVersion]*spec.Paths{}
-	var versions []schema.GroupVersion
-	for _, k := range builtin.Kinds() {
-		gv := k.GroupVersion()
-		if byVersion[gv] == nil {
-			byVersion[gv] = &spec.Paths{Paths: map[string]spec.PathItem{}}
-			versions = append(versions, gv)
-		}
-		for path, item := range pathsOf(k) {
-			all.Paths[path], byVersion[gv].Paths[path] = item, item
-		}
-	}
-	v2.Paths = all
-	if docs["v2"], err = json.Marshal(v2); err != nil {
-		return nil, err
-	}
-	for _, gv := range versions {
-		doc, err := v3Document(byVersion[gv], v3definitions)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", gv, err)
-		}
-		docs["v3/"+gv.String()] = doc
-	}
-	return docs, nil
+	return v2, nil
 }
 
-// v3Document is the paths of one group-version with the definitions that they lead to.
-func v3Document(paths *spec.Paths, all map[string]*spec.Schema) ([]byte, error) {
-	v3 := openapiconv.ConvertV2ToV3(&spec.Swagger{SwaggerProps: spec.SwaggerProps{Info: info, Paths: paths}})
-	v3.Version = "3.0.0"
-	v3.Components = &spec3.Components{Schemas: map[string]*spec.Schema{}, SecuritySchemes: spec3.SecuritySchemes{
-		"BearerToken": {SecuritySchemeProps: spec3.SecuritySchemeProps{
+func v3Config(definitions common.GetOpenAPIDefinitions, names namer) *common.OpenAPIV3Config {
+	return &common.OpenAPIV3Config{Info: info, GetDefinitions: definitions,
+		GetDefinitionName: names, GetOperationIDAndTagsFromRoute: nameAndTag,
+		CommonResponses: map[int]*spec3.Response{401: {ResponseProps: spec3.ResponseProps{Description: unauthorized}}},
+		SecuritySchemes: spec3.SecuritySchemes{"BearerToken": {SecuritySchemeProps: spec3.SecuritySchemeProps{
 			Type: "apiKey", Name: "authorization", In: "header", Description: "Bearer Token authentication"}}}}
-	b, err := json.Marshal(v3.Paths)
+}
+
+func addV3(docs map[string][]byte, path string, c common.RouteContainer, names namer) error {
+	v3, err := builder3.BuildOpenAPISpecFromRoutes([]common.RouteContainer{c}, v3Config(GetOpenAPIDefinitions, names))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	pending := refs(b)
-	for len(pending) > 0 {
-		name := pending[0]
-		pending = pending[1:]
-		if v3.Components.Schemas[name] != nil {
-			continue
-		}
-		s, ok := all[name]
-		if !ok {
-			return nil, fmt.Errorf("no definition of %s", name)
-		}
-		v3.Components.Schemas[name] = s
-		if b, err = json.Marshal(s); err != nil {
-			return nil, err
-		}
-		pending = append(pending, refs(b)...)
+	for _, d := range v3.Components.Schemas {
+		own(d, path)
 	}
-	return json.Marshal(v3)
-}
-
-const schemaRef = `"$ref":"#/components/schemas/`
-
-func refs(b []byte) []string {
-	var out []string
-	for _, part := range strings.Split(string(b), schemaRef)[1:] {
-		out = append(out, part[:strings.IndexByte(part, '"')])
+	b, err := json.Marshal(v3)
+	if err != nil {
+		return err
 	}
-	return out
-}
-
-// modelName is the definition's name of a Go type ("io.k8s.api.core.v1.Pod").
-func modelName(obj any) string {
-	if n, ok := obj.(interface{ OpenAPIModelName() string }); ok {
-		return n.OpenAPIModelName()
-	}
-	panic(fmt.Sprintf("%s has no model name", reflect.TypeOf(obj)))
-}
-
-// nameOfKind finds a body that is no row of the table.
-func nameOfKind(kind string) string {
-	switch kind {
-	case "Eviction":
-		return "io.k8s.api.policy.v1.Eviction"
-	case "TokenRequest":
-		return "io.k8s.api.authentication.v1.TokenRequest"
-	case "Scale":
-		return "io.k8s.api.autoscaling.v1.Scale"
-	case "Binding":
-		return "io.k8s.api.core.v1.Binding"
-	}
-	return "io.k8s.apimachinery.pkg.apis.meta.v1." + kind
-}
-
-func ref(name string) *spec.Schema { return spec.RefSchema(definitions + name) }
-
-func bodyName(k *api.Kind, s *api.Subresource) string {
-	if s == nil || s.Kind == "" || s.Kind == k.Kind {
-		return modelName(k.New())
-	}
-	return nameOfKind(s.Kind)
+	docs["v3/"+path] = b
+	docs["v3.pb/"+path], err = handler3.ToV3ProtoBinary(b)
+	return err
 }
 
 func withoutDefaults(s *spec.Schema) *spec.Schema {
@@ -178,4 +176,17 @@ func withoutDefaults(s *spec.Schema) *spec.Schema {
 		out.AdditionalProperties = &spec.SchemaOrBool{Allows: true, Schema: withoutDefaults(s.AdditionalProperties.Schema)}
 	}
 	return &out
+}
+
+// own leaves of the kinds that a shared type stands for those of the core group and of the document's own group-version.
+func own(d *spec.Schema, path string) {
+	const key = "x-kubernetes-group-version-kind"
+	kinds, ok := d.Extensions[key].([]any)
+	if !ok || len(kinds) < 2 {
+		return
+	}
+	d.Extensions[key] = slices.DeleteFunc(slices.Clone(kinds), func(k any) bool {
+		m, ok := k.(map[string]any)
+		return ok && m["group"] != "" && path != fmt.Sprintf("apis/%s/%s", m["group"], m["version"])
+	})
 }

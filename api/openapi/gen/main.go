@@ -64,6 +64,9 @@ var sources = []string{
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1",
 }
 
+// generator is the version of openapi-gen that Kubernetes v1.36 is built with: later ones leave the defaults of lists out.
+const generator = "k8s.io/kube-openapi/cmd/openapi-gen@v0.0.0-20260317180543-43fb72c5454a"
+
 // generate makes the definitions and runs gen again with them.
 func generate(out string) error {
 	_, err := os.Stat("gen/definitions.go")
@@ -79,7 +82,7 @@ func generate(out string) error {
 	if err := os.WriteFile(header, nil, 0o600); err != nil {
 		return err
 	}
-	args := append([]string{"tool", "openapi-gen", "--go-header-file", header, "--output-dir", tmp,
+	args := append([]string{"run", generator, "--go-header-file", header, "--output-dir", tmp,
 		"--output-pkg", "generated", "--output-file", "generated.go", "--report-filename", os.DevNull}, sources...)
 	if err := command(args...); err != nil {
 		return err

@@ -14,18 +14,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
-	"github.com/skiff-sh/skiff/server/admission/policy"
-	"github.com/skiff-sh/skiff/server/admission/webhook"
 	"github.com/skiff-sh/skiff/store"
 )
 
@@ -47,43 +47,12 @@ type Deps struct {
 	Now func() time.Time
 	// Log hears of webhooks that failed and are ignored; nil: nobody does.
 	Log *slog.Logger
-}
-
-// Default is the chain in upstream's order.
-func Default(d Deps) admission.Chain {
-	if d.Now == nil {
-		d.Now = time.Now
-	}
-	if d.Rules == nil {
-		d.Rules, _ = d.Authorizer.(RuleLister)
-	}
-	c := admission.Chain{
-		&namespaceLifecycle{d.Store},
-		&limitRanger{d.Store},
-		&serviceAccount{d.Store},
-		&nodeRestriction{d.Store, d.Authorizer},
-		taintNodesByCondition{},
-		newPodSecurity(d.Store),
-		&priority{d.Store},
-		defaultTolerationSeconds{},
-		&defaultStorageClass{d.Store},
-		storageProtection{},
-		&claimResize{d.Store},
-		&runtimeClass{d.Store},
-		&certificateApproval{d.Authorizer},
-		&certificateSigning{d.Authorizer},
-		&trustBundleAttest{d.Authorizer},
-		certificateSubject{},
-		&defaultIngressClass{d.Store},
-		&podTopologyLabels{d.Store},
-	}
-	if d.Rules != nil {
-		c = append(c, &escalation{d.Rules, d.Authorizer})
-	}
-	hooks := webhook.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer, Log: d.Log}
-	policies := policy.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer}
-	return append(c, webhook.Expressions{}, policy.Expressions{}, policy.NewMutating(policies), webhook.NewMutating(hooks),
-		policy.NewValidating(policies), webhook.NewValidating(hooks), &resourceQuota{st: d.Store, now: d.Now})
+	// Metrics is where webhooks and policies are counted; nil: nowhere.
+	Metrics prometheus.Registerer
+	// Types knows the lists and maps of custom resources, for mutating policies; nil takes them to be atomic.
+	Types func(k *api.Kind) managedfields.TypeConverter
+	// Enable and Disable are plugins that are on or off other than by default, by upstream's names.
+	Enable, Disable []string
 }
 
 // is reports whether the row is the given resource, in whatever version.

@@ -134,9 +134,15 @@ func on(n string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.NodeNa
 func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name} }
 func inA(name string) metav1.ObjectMeta   { return metav1.ObjectMeta{Namespace: "a", Name: name} }
 
-func TestOrder(t *testing.T) {
+func chainOf(t *testing.T, d Deps) []string {
+	t.Helper()
+	d.Store, d.Kinds, d.Authorizer, d.Rules = memstore.New(), builtin.Table(), may{}, holds{}
+	c, err := Chain(d)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var names []string
-	for _, p := range Default(Deps{Store: memstore.New(), Kinds: builtin.Table(), Authorizer: may{}, Rules: holds{}}) {
+	for _, p := range c {
 		names = append(names, p.Name())
 		_, m := p.(admission.Mutator)
 		_, v := p.(admission.Validator)
@@ -144,13 +150,48 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s does nothing", p.Name())
 		}
 	}
+	return names
+}
+
+func TestOrder(t *testing.T) {
 	want := []string{"NamespaceLifecycle", "LimitRanger", "ServiceAccount", "NodeRestriction", "TaintNodesByCondition", "PodSecurity", "Priority",
 		"DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection", "PersistentVolumeClaimResize", "RuntimeClass",
 		"CertificateApproval", "CertificateSigning", "ClusterTrustBundleAttest", "CertificateSubjectRestriction", "DefaultIngressClass",
-		"PodTopologyLabels", "RBACEscalation", "WebhookExpressions", "PolicyExpressions", "MutatingAdmissionPolicy",
-		"MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook", "ResourceQuota"}
-	if !slices.Equal(names, want) {
+		"PodTopologyLabels", "NodeDeclaredFeatureValidator", "PodResizeValidator", "RBACEscalation", "WebhookExpressions", "PolicyExpressions",
+		"MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook", "ResourceQuota"}
+	if names := chainOf(t, Deps{}); !slices.Equal(names, want) {
 		t.Errorf("got  %v\nwant %v", names, want)
+	}
+}
+
+// A plugin has the name that it is asked for by, and its place.
+func TestChosenPlugins(t *testing.T) {
+	var all []string
+	for _, e := range catalog() {
+		if e.make == nil {
+			continue
+		}
+		all = append(all, e.name)
+		if p := e.make(Deps{Store: memstore.New(), Kinds: builtin.Table()}); p != nil && p.Name() != e.name {
+			t.Errorf("%s calls itself %s", e.name, p.Name())
+		}
+	}
+	names := chainOf(t, Deps{Enable: all})
+	if i, j := slices.Index(names, "AlwaysPullImages"), slices.Index(names, "PodSecurity"); i < 0 || i > j || names[len(names)-1] != "AlwaysDeny" {
+		t.Errorf("got %v", names)
+	}
+	if names := chainOf(t, Deps{Disable: []string{"LimitRanger", "ResourceQuota"}}); slices.Contains(names, "LimitRanger") || slices.Contains(names, "ResourceQuota") {
+		t.Errorf("got %v", names)
+	}
+	for want, d := range map[string]Deps{
+		`enable-admission-plugins plugin "Nonsense" is unknown`:                             {Enable: []string{"Nonsense"}},
+		`disable-admission-plugins plugin "Nonsense" is unknown`:                            {Disable: []string{"Nonsense"}},
+		`plugin "ImagePolicyWebhook" is not part`:                                           {Enable: []string{"ImagePolicyWebhook"}},
+		"[AlwaysDeny] in enable-admission-plugins and disable-admission-plugins overlapped": {Enable: []string{"AlwaysDeny"}, Disable: []string{"AlwaysDeny"}},
+	} {
+		if _, err := Chain(d); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	regv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -29,6 +30,7 @@ import (
 // Mutating is the plugin MutatingAdmissionPolicy.
 type Mutating struct {
 	cfg      Config
+	count    *metrics
 	policies *match.Source[*regv1.MutatingAdmissionPolicy, *mutation]
 	bindings *match.Source[*regv1.MutatingAdmissionPolicyBinding, *binding]
 	types    func() managedfields.TypeConverter // of the built-in kinds
@@ -51,7 +53,7 @@ type patchers struct {
 
 // NewMutating makes the plugin.
 func NewMutating(cfg Config) *Mutating {
-	return &Mutating{cfg: cfg,
+	return &Mutating{cfg: cfg, count: newMetrics(cfg.Metrics, "mutating"),
 		types: sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(codec.Scheme()) }),
 		policies: match.NewSource(cfg.Store, func(p *regv1.MutatingAdmissionPolicy) *mutation {
 			return &mutation{p, newConstraints(p.Spec.MatchConstraints), sync.OnceValue(func() *patchers { return compilePatchers(p) })}
@@ -151,7 +153,11 @@ func (p *Mutating) bound(ctx context.Context, t *match.Target, m *mutation, b *b
 		if !rounds.Wants(t.Request, id) {
 			continue
 		}
+		begin := time.Now()
 		ran, changed, err := p.mutate(ctx, t, m, row, param)
+		if ran {
+			p.count.observe(time.Since(begin), m.Name, b.name, errorType(err))
+		}
 		if err != nil {
 			return err
 		}
@@ -211,6 +217,9 @@ func (p *Mutating) mutate(ctx context.Context, t *match.Target, m *mutation, row
 }
 
 func (p *Mutating) typesOf(row *api.Kind) managedfields.TypeConverter {
+	if row.CRD && p.cfg.Types != nil {
+		return p.cfg.Types(row)
+	}
 	if row.CRD || row.Group == "apiextensions.k8s.io" || row.Group == "apiregistration.k8s.io" {
 		return managedfields.NewDeducedTypeConverter()
 	}

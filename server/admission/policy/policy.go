@@ -11,9 +11,11 @@ import (
 	"slices"
 
 	"github.com/google/cel-go/cel"
+	"github.com/prometheus/client_golang/prometheus"
 	regv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -23,11 +25,14 @@ import (
 	"github.com/skiff-sh/skiff/store"
 )
 
-// Config is what the plugins need; all of it is required but Authorizer, which expressions may ask.
+// Config is what the plugins need; Store and Kinds are required. Expressions may ask the Authorizer.
 type Config struct {
 	Store      store.Store
 	Kinds      *api.Table
 	Authorizer authorizer.Authorizer
+	// Types knows the lists and maps of custom resources; nil takes them to be atomic.
+	Types   func(k *api.Kind) managedfields.TypeConverter
+	Metrics prometheus.Registerer // nil: nobody counts
 }
 
 // handles reports whether policies may judge a kind. Reviews are questions, and must get answers.

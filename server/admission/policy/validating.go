@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/cel-go/cel"
 	celtypes "github.com/google/cel-go/common/types"
@@ -30,6 +30,7 @@ const stored = environment.StoredExpressions
 // Validating is the plugin ValidatingAdmissionPolicy.
 type Validating struct {
 	cfg      Config
+	count    *metrics
 	policies *match.Source[*regv1.ValidatingAdmissionPolicy, *validation]
 	bindings *match.Source[*regv1.ValidatingAdmissionPolicyBinding, *binding]
 }
@@ -46,12 +47,13 @@ type programs struct {
 	err        error
 	conditions matchconditions.Matcher // nil: none
 	checks     plugincel.ConditionEvaluator
+	values     plugincel.ConditionEvaluator // of the audit annotations
 	messages   plugincel.ConditionEvaluator
 }
 
 // NewValidating makes the plugin.
 func NewValidating(cfg Config) *Validating {
-	return &Validating{cfg: cfg,
+	return &Validating{cfg: cfg, count: newMetrics(cfg.Metrics, "validating"),
 		policies: match.NewSource(cfg.Store, func(p *regv1.ValidatingAdmissionPolicy) *validation {
 			return &validation{p, newConstraints(p.Spec.MatchConstraints), sync.OnceValue(func() *programs { return compile(p) })}
 		}),
@@ -80,6 +82,7 @@ func compile(p *regv1.ValidatingAdmissionPolicy) *programs {
 		}
 	}
 	out.checks = c.CompileCondition(checks, options, stored)
+	out.values = c.CompileCondition(valueExpressions(p.Spec.AuditAnnotations), options, stored)
 	options.HasAuthorizer = false
 	out.messages = c.CompileCondition(messages, options, stored)
 	return out
@@ -95,6 +98,9 @@ func (*Validating) Handles(_ admission.Operation, k *api.Kind, _ string) bool { 
 type denial struct {
 	reason  metav1.StatusReason
 	message string
+	index   int   // of the validation
+	err     error // why the validation could not be evaluated, if that is it
+	elapsed time.Duration
 }
 
 // Validate asks every policy with every parameter of every binding; the first denial is the answer.
@@ -126,8 +132,9 @@ func (p *Validating) Validate(ctx context.Context, r *admission.Request) error {
 		if row == nil {
 			continue
 		}
+		notes := annotations{}
 		for _, b := range bound {
-			d, err := p.bound(ctx, t, v, b, row)
+			d, err := p.bound(ctx, t, v, b, row, notes)
 			if err != nil && !ignores(v.Spec.FailurePolicy) {
 				d = &denial{message: fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request: failed to configure binding: %v",
 					v.Name, b.name, err)}
@@ -136,6 +143,7 @@ func (p *Validating) Validate(ctx context.Context, r *admission.Request) error {
 				keep(d)
 			}
 		}
+		notes.publish(ctx, v.Name)
 	}
 	if first != nil {
 		return refused(t, first.reason, first.message)
@@ -144,7 +152,7 @@ func (p *Validating) Validate(ctx context.Context, r *admission.Request) error {
 }
 
 // bound evaluates a policy for one binding. An error says that the binding is no good.
-func (p *Validating) bound(ctx context.Context, t *match.Target, v *validation, b *binding, row *api.Kind) (*denial, error) {
+func (p *Validating) bound(ctx context.Context, t *match.Target, v *validation, b *binding, row *api.Kind, notes annotations) (*denial, error) {
 	if in, err := b.match.find(t); err != nil || in == nil {
 		return nil, err
 	}
@@ -162,25 +170,42 @@ func (p *Validating) bound(ctx context.Context, t *match.Target, v *validation, 
 	}
 	var out *denial
 	for _, param := range params {
-		for _, d := range p.evaluate(ctx, t, v, view, param, ns) {
-			if slices.Contains(b.actions, regv1.Warn) {
-				t.Warn(fmt.Sprintf("Validation failed for ValidatingAdmissionPolicy '%s' with binding '%s': %s", v.Name, b.name, d.message))
-			}
-			if out == nil && slices.Contains(b.actions, regv1.Deny) {
-				out = &denial{d.reason, fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request: %s", v.Name, b.name, d.message)}
+		for _, d := range p.evaluate(ctx, t, v, view, param, ns, notes) {
+			if p.enforce(ctx, t, b, &d) && out == nil {
+				out = &d
+				out.message = fmt.Sprintf("ValidatingAdmissionPolicy '%s' with binding '%s' denied request: %s", v.Name, b.name, d.message)
 			}
 		}
 	}
 	return out, nil
 }
 
+// enforce does what a binding wants of a failed validation, and reports whether that is to refuse the request.
+func (p *Validating) enforce(ctx context.Context, t *match.Target, b *binding, d *denial) (refuse bool) {
+	for _, action := range b.actions {
+		word := "deny"
+		switch action {
+		case regv1.Deny:
+			refuse = true
+		case regv1.Warn:
+			word = "warn"
+			t.Warn(fmt.Sprintf("Validation failed for ValidatingAdmissionPolicy '%s' with binding '%s': %s", b.policy, b.name, d.message))
+		case regv1.Audit:
+			word = "audit"
+			annotateFailure(ctx, b, d)
+		}
+		p.count.observe(d.elapsed, b.policy, b.name, errorType(d.err), word)
+	}
+	return refuse
+}
+
 // evaluate runs a policy's programs and returns what speaks against the request.
-func (p *Validating) evaluate(ctx context.Context, t *match.Target, v *validation, view *match.View, param runtime.Object, ns *corev1.Namespace) []denial {
+func (p *Validating) evaluate(ctx context.Context, t *match.Target, v *validation, view *match.View, param runtime.Object, ns *corev1.Namespace, notes annotations) []denial {
 	fail := func(err error) []denial {
 		if ignores(v.Spec.FailurePolicy) {
 			return nil
 		}
-		return []denial{{message: err.Error()}}
+		return []denial{{message: err.Error(), err: err}}
 	}
 	prog := v.programs()
 	if prog.err != nil {
@@ -213,12 +238,23 @@ func (p *Validating) evaluate(ctx context.Context, t *match.Target, v *validatio
 		case errors.Is(messageErr, apiservercel.ErrInternal), errors.Is(messageErr, apiservercel.ErrOutOfBudget):
 			out = append(out, fail(fmt.Errorf("failed messageExpression: %w", messageErr))...)
 		case r.EvalResult != celtypes.True:
-			d := denial{message: message(&v.Spec.Validations[i], messages, i)}
+			d := denial{message: message(&v.Spec.Validations[i], messages, i), index: i, elapsed: r.Elapsed}
 			if reason := v.Spec.Validations[i].Reason; reason != nil {
 				d.reason = *reason
 			}
 			out = append(out, d)
 		}
+	}
+	if len(v.Spec.AuditAnnotations) == 0 {
+		return out
+	}
+	bindings.Authorizer = p.cfg.Authorizer
+	values, _, err := prog.values.ForInput(ctx, attributes, request, bindings, ns, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		return append(out, fail(err)...)
+	}
+	for _, err := range notes.add(values) {
+		out = append(out, fail(err)...)
 	}
 	return out
 }

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"reflect"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4" // upstream's: v5 is stricter
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/skiff-sh/skiff/server/admission"
 	"github.com/skiff-sh/skiff/server/admission/match"
+	"github.com/skiff-sh/skiff/server/audit"
 	"github.com/skiff-sh/skiff/server/codec"
 )
 
@@ -122,7 +123,7 @@ func (h *hook) ask(ctx context.Context, rv *review) (*answer, error) {
 	if h.invalid != nil {
 		return nil, &callError{h.name, h.invalid}
 	}
-	data, err := h.client.post(ctx, rv.body)
+	data, err := h.client.Post(ctx, rv.body)
 	if err != nil {
 		return nil, &callError{h.name, fmt.Errorf("failed to call webhook: %w", err)}
 	}
@@ -134,6 +135,13 @@ func (h *hook) ask(ctx context.Context, rv *review) (*answer, error) {
 		return a, refusal(h.name, a.Result)
 	}
 	return a, nil
+}
+
+// annotate passes a webhook's words on to the audit log, under its name.
+func (h *hook) annotate(ctx context.Context, a *answer) {
+	for key, value := range a.AuditAnnotations {
+		audit.Annotate(ctx, h.name+"/"+key, value)
+	}
 }
 
 // read checks the form of an answer.

@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	regv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,14 +24,16 @@ import (
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
 	"github.com/skiff-sh/skiff/server/admission/match"
+	"github.com/skiff-sh/skiff/server/internal/callout"
 	"github.com/skiff-sh/skiff/store"
 )
 
-// Config is what the plugins need; all of it is required but Authorizer, which match conditions may ask, and Log.
+// Config is what the plugins need; Store and Kinds are required. Match conditions may ask the Authorizer.
 type Config struct {
 	Store      store.Store
 	Kinds      *api.Table
 	Authorizer authorizer.Authorizer
+	Metrics    prometheus.Registerer // nil: nobody counts
 	Log        *slog.Logger
 }
 
@@ -52,7 +56,7 @@ type hook struct {
 	dryRun       bool                           // may be asked about dry runs
 	reinvoke     bool
 	version      string // of the review, "v1" or "v1beta1"
-	client       *client
+	client       *callout.Client
 	invalid      error // what is wrong with the configuration
 	rejectsPatch bool  // a validating webhook
 }
@@ -127,12 +131,13 @@ func (c Config) about(ctx context.Context, h *hook, t *match.Target) (*match.Vie
 // Validating is the plugin ValidatingAdmissionWebhook.
 type Validating struct {
 	cfg   Config
+	count *metrics
 	hooks *match.Source[*regv1.ValidatingWebhookConfiguration, []*hook]
 }
 
 // NewValidating makes the plugin.
 func NewValidating(cfg Config) *Validating {
-	return &Validating{cfg, match.NewSource(cfg.Store, func(o *regv1.ValidatingWebhookConfiguration) []*hook {
+	return &Validating{cfg, newMetrics(cfg.Metrics), match.NewSource(cfg.Store, func(o *regv1.ValidatingWebhookConfiguration) []*hook {
 		var out []*hook
 		for i := range o.Webhooks {
 			w := &o.Webhooks[i]
@@ -186,10 +191,14 @@ func (p *Validating) Validate(ctx context.Context, r *admission.Request) error {
 	var wg sync.WaitGroup
 	for _, c := range calls {
 		wg.Go(func() {
-			var a *answer
-			if a, c.err = c.h.ask(ctx, c.review); a != nil {
+			begin := time.Now()
+			a, err := c.h.ask(ctx, c.review)
+			if a != nil {
 				c.warning = a.Warnings
+				c.h.annotate(ctx, a)
 			}
+			c.err = p.cfg.judge(ctx, c.h, err)
+			p.count.observe(c.h, r.Operation, time.Since(begin), err, c.err == nil && err != nil)
 		})
 	}
 	wg.Wait()
@@ -199,8 +208,8 @@ func (p *Validating) Validate(ctx context.Context, r *admission.Request) error {
 		}
 	}
 	for _, c := range calls {
-		if err := p.cfg.judge(ctx, c.h, c.err); err != nil {
-			return err
+		if c.err != nil {
+			return c.err
 		}
 	}
 	return nil
@@ -222,12 +231,13 @@ func (c Config) judge(ctx context.Context, h *hook, err error) error {
 // Mutating is the plugin MutatingAdmissionWebhook.
 type Mutating struct {
 	cfg   Config
+	count *metrics
 	hooks *match.Source[*regv1.MutatingWebhookConfiguration, []*hook]
 }
 
 // NewMutating makes the plugin.
 func NewMutating(cfg Config) *Mutating {
-	return &Mutating{cfg, match.NewSource(cfg.Store, func(o *regv1.MutatingWebhookConfiguration) []*hook {
+	return &Mutating{cfg, newMetrics(cfg.Metrics), match.NewSource(cfg.Store, func(o *regv1.MutatingWebhookConfiguration) []*hook {
 		var out []*hook
 		for i := range o.Webhooks {
 			w := &o.Webhooks[i]
@@ -286,14 +296,18 @@ func (p *Mutating) call(ctx context.Context, h *hook, t *match.Target) (asked, c
 	if err != nil {
 		return true, false, err
 	}
+	begin := time.Now()
 	a, err := h.ask(ctx, rv)
 	if a != nil {
 		for _, w := range a.Warnings {
 			t.Warn(w)
 		}
+		h.annotate(ctx, a)
 	}
+	verdict := p.cfg.judge(ctx, h, err)
+	p.count.observe(h, t.Operation, time.Since(begin), err, verdict == nil && err != nil)
 	if err != nil {
-		return true, false, p.cfg.judge(ctx, h, err)
+		return true, false, verdict
 	}
 	changed, err = h.patch(t, v, rv, a.Patch)
 	return true, changed, err

@@ -205,7 +205,7 @@ func (s snapshot) Scan(prefix, from string) iter.Seq[*store.Entry] {
 }
 
 // Watch delivers events after rev.
-func (s *Store) Watch(_ context.Context, prefix string, rev int64) (store.Watch, error) {
+func (s *Store) Watch(_ context.Context, prefix string, rev int64, _ ...store.Only) (store.Watch, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if rev == 0 {

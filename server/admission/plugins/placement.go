@@ -1,0 +1,124 @@
+package plugins
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"strings"
+
+	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/admission"
+	"github.com/skiff-sh/skiff/server/internal/read"
+	"github.com/skiff-sh/skiff/store"
+)
+
+// hardAntiAffinity lets pods demand to be apart from others by nothing but the node. It is off by default, as all
+// plugins of this file.
+type hardAntiAffinity struct{}
+
+func (hardAntiAffinity) Name() string { return "LimitPodHardAntiAffinityTopology" }
+func (hardAntiAffinity) Handles(op admission.Operation, k *api.Kind, sub string) bool {
+	return in(op, admission.Create, admission.Update) && isPod(k) && sub == ""
+}
+
+func (hardAntiAffinity) Validate(_ context.Context, r *admission.Request) error {
+	p := pod(r)
+	if p == nil || p.Spec.Affinity == nil || p.Spec.Affinity.PodAntiAffinity == nil {
+		return nil
+	}
+	for _, term := range p.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
+		if term.TopologyKey != corev1.LabelHostname {
+			return apierrors.NewForbidden(r.Kind.GroupResource(), p.Name, fmt.Errorf(
+				"affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey %v but only key %v is allowed", term.TopologyKey, corev1.LabelHostname))
+		}
+	}
+	return nil
+}
+
+// extendedResourceToleration lets pods that ask for a device onto the nodes that are tainted with it.
+type extendedResourceToleration struct{}
+
+func (extendedResourceToleration) Name() string { return "ExtendedResourceToleration" }
+func (extendedResourceToleration) Handles(op admission.Operation, k *api.Kind, sub string) bool {
+	return in(op, admission.Create, admission.Update) && isPod(k) && sub == ""
+}
+
+func (extendedResourceToleration) Admit(_ context.Context, r *admission.Request) error {
+	p := pod(r)
+	if p == nil {
+		return nil
+	}
+	devices := map[string]bool{}
+	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
+		for name := range c.Resources.Requests {
+			if extended(string(name)) {
+				devices[string(name)] = true
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		t := corev1.Toleration{Key: name, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}
+		if i := slices.IndexFunc(p.Spec.Tolerations, func(o corev1.Toleration) bool { return o.MatchToleration(&t) }); i >= 0 {
+			p.Spec.Tolerations[i] = t
+		} else {
+			p.Spec.Tolerations = append(p.Spec.Tolerations, t)
+		}
+	}
+	return nil
+}
+
+// extended reports whether a resource is one that somebody outside Kubernetes has named.
+func extended(name string) bool {
+	return strings.Contains(name, "/") && !strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) &&
+		!strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) &&
+		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) == 0
+}
+
+// podNodeSelector adds the node selector of a namespace's annotation to its pods.
+type podNodeSelector struct{ st store.Store }
+
+const nodeSelectorAnnotation = "scheduler.alpha.kubernetes.io/node-selector"
+
+func (*podNodeSelector) Name() string { return "PodNodeSelector" }
+func (*podNodeSelector) Handles(op admission.Operation, k *api.Kind, sub string) bool {
+	return op == admission.Create && isPod(k) && sub == ""
+}
+
+func (a *podNodeSelector) Admit(ctx context.Context, r *admission.Request) error {
+	want, err := a.check(ctx, r)
+	if err == nil && pod(r) != nil {
+		pod(r).Spec.NodeSelector = labels.Merge(want, pod(r).Spec.NodeSelector)
+	}
+	return err
+}
+
+func (a *podNodeSelector) Validate(ctx context.Context, r *admission.Request) error {
+	_, err := a.check(ctx, r)
+	return err
+}
+
+// check reads the namespace's selector and refuses pods that contradict it.
+func (a *podNodeSelector) check(ctx context.Context, r *admission.Request) (labels.Set, error) {
+	ns, ok, err := read.Fresh[*corev1.Namespace](ctx, a.st, "", r.Namespace)
+	switch {
+	case err != nil:
+		return nil, apierrors.NewInternalError(err)
+	case !ok:
+		return nil, apierrors.NewInternalError(fmt.Errorf("namespace %s does not exist", r.Namespace))
+	}
+	want, err := labels.ConvertSelectorToLabelsMap(ns.Annotations[nodeSelectorAnnotation])
+	if err != nil {
+		return nil, err
+	}
+	if p := pod(r); p != nil && labels.Conflicts(want, p.Spec.NodeSelector) {
+		return nil, apierrors.NewForbidden(r.Kind.GroupResource(), p.Name,
+			fmt.Errorf("pod node label selector conflicts with its namespace node label selector"))
+	}
+	return want, nil
+}
