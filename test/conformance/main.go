@@ -16,10 +16,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,7 +34,7 @@ type config struct {
 	timeout     time.Duration
 	kubeconfig  string
 	skiff       string
-	hostsDir    string
+	hostsDirs   []string
 	registry    string
 	out         string
 	docs        string
@@ -67,8 +69,9 @@ func parse(args []string) (config, error) {
 	f.DurationVar(&c.timeout, "timeout", 6*time.Hour, "when to end the whole run; what finished is recorded")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "an administrator's kubeconfig; asked from skiff when empty")
 	f.StringVar(&c.skiff, "skiff", "../../bin/skiff", "the skiff program to ask")
-	f.StringVar(&c.hostsDir, "hosts-dir", "/var/lib/skiff/registry-hosts", "the container runtime's folder of registry mirrors (hosts.toml)")
-	f.StringVar(&c.registry, "registry", "127.0.0.1:5057", "address to serve the images on; nodes must reach it")
+	hosts := f.String("hosts-dir", "/var/lib/skiff/registry-hosts,/var/lib/skiff-[0-9]*/registry-hosts",
+		"the container runtimes' folders of registry mirrors (hosts.toml), one for each node: comma-separated, with wildcards")
+	f.StringVar(&c.registry, "registry", net.JoinHostPort(ownAddress(), "5057"), "address to serve the images on; all nodes must reach it")
 	f.StringVar(&c.out, "out", "out", "folder for what is built, and the run's logs")
 	f.StringVar(&c.docs, "docs", "../../docs", "folder of CONFORMANCE.md and conformance.json")
 	f.BoolVar(&c.prepareOnly, "prepare", false, "build the suite and its images, and stop")
@@ -82,7 +85,14 @@ func parse(args []string) (config, error) {
 	if c.procs < 1 {
 		return c, errors.New("-procs must be at least 1")
 	}
-	for _, dir := range []*string{&c.out, &c.docs, &c.hostsDir, &c.skiff} {
+	for pattern := range strings.SplitSeq(*hosts, ",") {
+		dirs, err := filepath.Glob(pattern)
+		if err != nil {
+			return c, fmt.Errorf("-hosts-dir %q: %w", pattern, err)
+		}
+		c.hostsDirs = append(c.hostsDirs, dirs...)
+	}
+	for _, dir := range []*string{&c.out, &c.docs, &c.skiff} {
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return c, err
@@ -128,6 +138,19 @@ func askKubeconfig(ctx context.Context, c config) (string, error) {
 	}
 	file := filepath.Join(c.out, "kubeconfig")
 	return file, os.WriteFile(file, raw, 0o600)
+}
+
+// ownAddress is an address of this machine that nodes in network namespaces of their own reach too.
+func ownAddress() string {
+	addrs, err := net.InterfaceAddrs()
+	if err == nil {
+		for _, a := range addrs {
+			if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+				return ip.IP.String()
+			}
+		}
+	}
+	return "127.0.0.1"
 }
 
 // say tells the person who waits what is happening.

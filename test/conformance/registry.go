@@ -25,6 +25,9 @@ var mirrored = []string{"registry.k8s.io", "docker.io", "gcr.io", "quay.io"}
 // serveImages starts the registry and names it as the mirror of the public ones. stop ends it and takes away the
 // mirror files that were written here.
 func serveImages(ctx context.Context, c config, images []packed) (stop func() error, err error) {
+	if len(c.hostsDirs) == 0 {
+		return nil, errors.New("no folder matches -hosts-dir: start a cluster with \"skiff up\" first, or say where its nodes look for registry mirrors")
+	}
 	lib := newLibrary()
 	for _, p := range images {
 		if err := lib.add(p); err != nil {
@@ -47,9 +50,12 @@ func serveImages(ctx context.Context, c config, images []packed) (stop func() er
 		}
 		return errors.Join(errs...)
 	}
-	written, err = mirror(c.hostsDir, listener.Addr().String())
-	if err != nil {
-		return nil, errors.Join(err, stop())
+	for _, dir := range c.hostsDirs {
+		more, err := mirror(dir, listener.Addr().String())
+		written = append(written, more...)
+		if err != nil {
+			return nil, errors.Join(err, stop())
+		}
 	}
 	say("serving %d images at %s", len(images), listener.Addr())
 	return stop, nil
