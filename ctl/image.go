@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-sh/skiff/daemon"
 	"github.com/skiff-sh/skiff/image"
 	"github.com/skiff-sh/skiff/node/runtime"
 )
@@ -72,29 +74,38 @@ func packCommand() *cobra.Command {
 
 func loadCommand(in *instance) *cobra.Command {
 	return &cobra.Command{
-		Use: "load FILE.tar...", Short: "Put the images of archives into the node's store", Args: cobra.MinimumNArgs(1),
+		Use: "load FILE.tar...", Short: "Put the images of archives into the stores of this machine's nodes", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := in.load()
 			if err != nil {
 				return err
 			}
 			for _, arg := range args {
-				f, err := os.Open(arg)
-				if err != nil {
-					return err
-				}
-				names, err := runtime.Load(cmd.Context(), cfg.RuntimeConfig(), f)
-				f.Close()
-				if err != nil {
-					return fmt.Errorf("%s: %w", arg, err)
-				}
-				for _, name := range names {
-					fmt.Fprintln(cmd.OutOrStdout(), "loaded", name)
+				for _, node := range append([]*daemon.Config{cfg}, cfg.Neighbours()...) {
+					names, err := load(cmd.Context(), node, arg)
+					if err != nil {
+						return fmt.Errorf("%s: node %s: %w", arg, node.NodeName, err)
+					}
+					for _, name := range names {
+						fmt.Fprintf(cmd.OutOrStdout(), "loaded %s into the node %s\n", name, node.NodeName)
+					}
 				}
 			}
 			return nil
 		},
 	}
+}
+
+func load(ctx context.Context, node *daemon.Config, archive string) ([]string, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := node.Complete(); err != nil {
+		return nil, err
+	}
+	return runtime.Load(ctx, node.RuntimeConfig(), f)
 }
 
 func listCommand(in *instance) *cobra.Command {

@@ -225,10 +225,11 @@ func Purge(_ context.Context, cfg Config) error {
 		return err
 	}
 	errs := []error{nft.DropTable(cfg.Table)}
-	if cfg.ClusterCIDR.IsValid() {
-		errs = append(errs, ensureRoutes(cfg.ClusterCIDR, nil))
-	}
 	if bridge, err := netlink.LinkByName(cfg.Bridge); err == nil {
+		// Without a bridge nothing of this instance ran here, and the routes to its range, perhaps the default, are another's.
+		if cfg.ClusterCIDR.IsValid() {
+			errs = append(errs, ensureRoutes(cfg.ClusterCIDR, nil))
+		}
 		links, err := netlink.LinkList()
 		errs = append(errs, err)
 		for _, l := range links {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ const patience = 90 * time.Second
 // commands are what stories have beyond testscript's own:
 //
 //	skiff ARGS...            the binary, for the stories' instance
+//	up ARGS...               skiff up, with the flags that keep the instance apart from others
 //	kubectl ARGS...          its kubectl, in the story's namespace
 //	until REGEXP CMD ARGS... repeat skiff, kubectl or fetch until its output matches
 //	fetch URL                an HTTP GET; its body is the output
@@ -46,6 +48,11 @@ const patience = 90 * time.Second
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"skiff": func(ts *testscript.TestScript, neg bool, args []string) {
 		judge(ts, neg, func(ctx context.Context) (string, error) { return runTool(ctx, ts, "skiff", args) })
+	},
+	"up": func(ts *testscript.TestScript, neg bool, args []string) {
+		judge(ts, neg, func(ctx context.Context) (string, error) {
+			return runTool(ctx, ts, "skiff", append(slices.Clone(upFlags), args...))
+		})
 	},
 	"kubectl": func(ts *testscript.TestScript, neg bool, args []string) {
 		judge(ts, neg, func(ctx context.Context) (string, error) { return runTool(ctx, ts, "kubectl", args) })

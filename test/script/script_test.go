@@ -19,7 +19,7 @@ import (
 
 // The instance that all stories share. Its ranges are apart from the default instance's.
 const (
-	instanceName = "skiff-test"
+	instanceName = "skifftest"
 	apiPort      = "17443"
 	busyboxImage = "skiff.test/busybox:1"
 )
@@ -27,7 +27,10 @@ const (
 var upFlags = []string{"up", "--api-port", apiPort, "--kubelet-port", "17250", "--pod-cidr", "10.213.0.0/16",
 	"--service-cidr", "10.214.0.0/16", "--node-name", "story"}
 
-var skiffBinary = os.Getenv("SKIFF")
+var (
+	skiffBinary  = os.Getenv("SKIFF")
+	imageArchive string // of busyboxImage
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -91,20 +94,21 @@ func loadBusybox(dir string) error {
 			}
 		}
 	}
-	tar := filepath.Join(dir, "busybox.tar")
-	if out, err := skiff("image", "pack", busyboxImage, "--add", root+":/bin", "--entrypoint", "/bin/sh", "-o", tar); err != nil {
+	imageArchive = filepath.Join(dir, "busybox.tar")
+	if out, err := skiff("image", "pack", busyboxImage, "--add", root+":/bin", "--entrypoint", "/bin/sh", "-o", imageArchive); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	if out, err := skiff("image", "load", tar); err != nil {
+	if out, err := skiff("image", "load", imageArchive); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil
 }
 
-// The stories of the first test run side by side; the last two stop and remove what the others need.
+// The stories of the first test run side by side; the last three stop and remove what the others need.
 
 func TestStories(t *testing.T) { tell(t, "testdata/*.txtar") }
 func TestCrash(t *testing.T)   { tell(t, "testdata/last/crash.txtar") }
+func TestNodes(t *testing.T)   { tell(t, "testdata/last/nodes.txtar") }
 func TestPurge(t *testing.T)   { tell(t, "testdata/last/purge.txtar") }
 
 func tell(t *testing.T, pattern string) {
@@ -121,17 +125,16 @@ func tell(t *testing.T, pattern string) {
 			env.Setenv("IMAGE", busyboxImage)
 			env.Setenv("SKIFF_NAME", instanceName)
 			env.Setenv("SKIFF", skiffBinary)
-			env.Setenv("UP", strings.Join(upFlags, " "))
+			env.Setenv("ARCHIVE", imageArchive)
 			env.Setenv("HOME", env.WorkDir)
-			if strings.Contains(pattern, "last/") {
-				return nil
+			if !strings.Contains(pattern, "last/") {
+				if out, err := skiff("kubectl", "create", "namespace", ns); err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				env.Defer(func() {
+					_, _ = skiff("kubectl", "delete", "namespace", ns, "--wait=false")
+				})
 			}
-			if out, err := skiff("kubectl", "create", "namespace", ns); err != nil {
-				return fmt.Errorf("%w: %s", err, out)
-			}
-			env.Defer(func() {
-				_, _ = skiff("kubectl", "delete", "namespace", ns, "--wait=false")
-			})
 			return expand(env.WorkDir, map[string]string{"$NS": ns, "$IMAGE": busyboxImage})
 		},
 		Cmds: commands,
