@@ -38,7 +38,8 @@ type presence struct {
 	hostName string
 	holder   string
 	log      *slog.Logger
-	told     string // the last error, which is not told again
+	told     string    // the last error, which is not told again
+	swept    time.Time // when the identities of dead servers were last looked through
 }
 
 func (a *APIServer) presence(self client.Interface, st *etcd.Store) *presence {
@@ -100,7 +101,10 @@ func (p *presence) renew(ctx context.Context, entry *etcd.Presence) error {
 	if err := p.identity(ctx); err != nil {
 		return fmt.Errorf("the server's identity: %w", err)
 	}
-	return p.endpoints(ctx)
+	if err := p.endpoints(ctx); err != nil {
+		return err
+	}
+	return p.sweep(ctx, time.Now())
 }
 
 // endpoints leads the Service kubernetes to all living servers. The last one to go leaves its own address there.
@@ -141,4 +145,33 @@ func (p *presence) identity(ctx context.Context) error {
 	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.RenewTime = &p.holder, &seconds, &now
 	_, err = client.Update(ctx, p.self, lease)
 	return err
+}
+
+// sweep removes, once in an hour, the identity Leases that have run out. A server that lives after all writes its own again.
+func (p *presence) sweep(ctx context.Context, now time.Time) error {
+	if now.Sub(p.swept) < identityDuration*time.Second {
+		return nil
+	}
+	leases, err := client.List[*coordinationv1.Lease](ctx, p.self, metav1.NamespaceSystem,
+		metav1.ListOptions{LabelSelector: identityLabel + "=kube-apiserver"})
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		if l.Name == p.name() || !lapsed(l, now) {
+			continue
+		}
+		if err := client.Delete[*coordinationv1.Lease](ctx, p.self, l.Namespace, l.Name, l.UID); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the identity of a dead server: %w", err)
+		}
+	}
+	p.swept = now
+	return nil
+}
+
+// lapsed reports whether a Lease is over; one that tells no end is.
+func lapsed(l *coordinationv1.Lease, now time.Time) bool {
+	s := l.Spec
+	return s.RenewTime == nil || s.LeaseDurationSeconds == nil ||
+		s.RenewTime.Add(time.Duration(*s.LeaseDurationSeconds)*time.Second).Before(now)
 }

@@ -41,7 +41,7 @@ func (s *Server) discover(x *exchange) error {
 		return err
 	case a == nil:
 		return x.notFound()
-	case x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
+	case discovery.Routed(x.info.Path) && x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
 		return notAllowed(schema.GroupResource{}, x.info.Verb)
 	}
 	if a.ETag != "" {

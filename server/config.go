@@ -57,6 +57,10 @@ type Config struct {
 	// EnabledAdmission and DisabledAdmission are admission plugins that are there or left out other than by default, by
 	// upstream's names. By default are its own and NodeRestriction.
 	EnabledAdmission, DisabledAdmission []string
+	// BootstrapTokens lets the Secrets of type bootstrap.kubernetes.io/token authenticate nodes that join.
+	BootstrapTokens bool
+	// TokenWebhook is asked about bearer tokens that the server does not know. Nil: nobody is.
+	TokenWebhook authenticator.Token
 	// StaticTokens are bearer tokens that never expire, by token.
 	StaticTokens map[string]user.Info
 

@@ -21,20 +21,31 @@ type check struct {
 	live, ready bool
 }
 
-// startHooks are upstream's names for what must have begun before a server is well. Here all of it has before the first request
-// is answered.
-var startHooks = []string{"start-apiserver-admission-initializer", "generic-apiserver-start-informers",
-	"priority-and-fairness-config-consumer", "priority-and-fairness-filter", "storage-object-count-tracker-hook",
-	"start-apiextensions-informers", "start-apiextensions-controllers", "crd-informer-synced",
-	"start-legacy-token-tracking-controller", "start-service-ip-repair-controllers", "storage-readiness",
-	"priority-and-fairness-config-producer", "start-kube-aggregator-informers", "apiservice-status-local-available-controller",
-	"apiservice-status-remote-available-controller", "apiservice-registration-controller", "apiservice-discovery-controller",
-	"kube-apiserver-autoregistration", "apiservice-openapi-controller", "apiservice-openapiv3-controller"}
+// startHooks are upstream's names for what must have begun before a server is well, in upstream's order. Here all of it has
+// before the first request is answered, but for what is marked as written.
+var startHooks = []struct {
+	name    string
+	written bool // waits until the first objects of a cluster are there, where somebody writes them
+}{
+	{"start-apiserver-admission-initializer", false}, {"generic-apiserver-start-informers", false},
+	{"priority-and-fairness-config-consumer", false}, {"priority-and-fairness-filter", false},
+	{"storage-object-count-tracker-hook", false}, {"start-apiextensions-informers", false},
+	{"start-apiextensions-controllers", false}, {"crd-informer-synced", false},
+	{"start-system-namespaces-controller", true}, {"peer-endpoint-reconciler-controller", false},
+	{"start-cluster-authentication-info-controller", true}, {"start-kube-apiserver-identity-lease-controller", false},
+	{"start-kube-apiserver-identity-lease-garbage-collector", false}, {"storage-readiness", false},
+	{"start-legacy-token-tracking-controller", false}, {"start-service-ip-repair-controllers", false},
+	{"rbac/bootstrap-roles", true}, {"scheduling/bootstrap-system-priority-classes", true},
+	{"priority-and-fairness-config-producer", false}, {"bootstrap-controller", true},
+	{"start-kubernetes-service-cidr-controller", true}, {reloadProxyCertificate, false},
+	{"start-kube-aggregator-informers", false}, {"apiservice-status-local-available-controller", false},
+	{"apiservice-status-remote-available-controller", false}, {"apiservice-registration-controller", false},
+	{"apiservice-discovery-controller", false}, {"kube-apiserver-autoregistration", false},
+	{"apiservice-openapi-controller", false}, {"apiservice-openapiv3-controller", false},
+}
 
-// firstObjects are the names for what waits until the first objects of a cluster are written, where somebody writes them:
-// they follow the readiness check of that name.
-var firstObjects = []string{"scheduling/bootstrap-system-priority-classes", "start-system-namespaces-controller", "bootstrap-controller",
-	"start-cluster-authentication-info-controller", "start-kubernetes-service-cidr-controller"}
+// reloadProxyCertificate is there where the server shows extension servers a certificate.
+const reloadProxyCertificate = "aggregator-reload-proxy-client-cert"
 
 const bootstrapRoles = "poststarthook/rbac/bootstrap-roles"
 
@@ -54,22 +65,24 @@ func (s *Server) healthChecks() []check {
 	}
 	out := []check{{"ping", fine, true, true}, {"log", fine, true, true}, {"loopback-serving-certificate", fine, true, false},
 		{"etcd", etcd, true, true}, {"etcd-readiness", etcd, false, true}, {"informer-sync", filled, false, true}}
-	for _, name := range startHooks {
-		run := fine
-		if name == "apiservice-discovery-controller" {
-			run = s.aggregation.Discovered
-		}
-		out = append(out, check{"poststarthook/" + name, run, true, true})
-	}
 	written := fine
 	if f := s.cfg.Readiness[bootstrapRoles]; f != nil {
 		written = f
 	}
-	out = append(out, check{bootstrapRoles, written, true, true})
-	for _, name := range firstObjects {
-		out = append(out, check{"poststarthook/" + name, written, true, true})
+	for _, hook := range startHooks {
+		run := fine
+		switch {
+		case hook.name == reloadProxyCertificate && s.cfg.ProxyCertificate == nil:
+			continue
+		case hook.name == "apiservice-openapi-controller":
+			out = append(out, check{"autoregister-completion", fine, true, true})
+		case hook.name == "apiservice-discovery-controller":
+			run = s.aggregation.Discovered
+		case hook.written:
+			run = written
+		}
+		out = append(out, check{"poststarthook/" + hook.name, run, true, true})
 	}
-	out = append(out, check{"autoregister-completion", fine, true, true})
 	var more []string
 	for name := range s.cfg.Readiness {
 		if name != bootstrapRoles {

@@ -277,6 +277,14 @@ func TestHealthPages(t *testing.T) {
 			t.Errorf("%s: %d %s", c.path, code, b)
 		}
 	}
+	_, _, b := f.do("GET", "/readyz?verbose", "")
+	order := []string{"start-system-namespaces-controller", "storage-readiness", "rbac/bootstrap-roles", "bootstrap-controller",
+		"start-kube-aggregator-informers", "kube-apiserver-autoregistration"}
+	for i := 1; i < len(order); i++ {
+		if strings.Index(string(b), order[i-1]) > strings.Index(string(b), order[i]) {
+			t.Errorf("%s comes after %s: %s", order[i-1], order[i], b)
+		}
+	}
 	if code, _, _ := f.do("GET", "/livez/informer-sync", ""); code != 404 {
 		t.Errorf("a check of another root: %d", code)
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/skiff-sh/skiff/server/codec"
 )
 
@@ -16,8 +18,13 @@ func (s *Server) servePath(x *exchange) error {
 	if path == "/api" || path == "/apis" || strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/") {
 		return s.discover(x)
 	}
-	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
-		return x.notFound()
+	// As upstream's, most of these paths answer to every method.
+	read := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	switch path {
+	case "/version", "/version/", "/.well-known/openid-configuration", "/openid/v1/jwks":
+		if !read {
+			return notAllowed(schema.GroupResource{}, x.info.Verb)
+		}
 	}
 	switch path {
 	case "/version", "/version/":
@@ -44,7 +51,7 @@ func (s *Server) servePath(x *exchange) error {
 	if root, name, ok := healthPath(path); ok {
 		return s.health(x, root, name)
 	}
-	if h, ok := s.debug(path); ok {
+	if h, ok := s.debug(path); ok && read {
 		return s.foreign(x, h)
 	}
 	if strings.HasPrefix(path, "/openapi/") {

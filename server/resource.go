@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -23,6 +24,9 @@ import (
 // serveResource answers a request for a resource of the table.
 func (s *Server) serveResource(x *exchange) error {
 	i := x.info
+	if i.Kind == nil && i.Namespace == "" && i.Name == "" && (i.Resource == "watch" || i.Resource == "proxy") {
+		return s.halfPath(x)
+	}
 	if i.Kind == nil || !i.Kind.Namespaced && i.Namespace != "" && i.Resource != "namespaces" {
 		return s.unserved(x)
 	}
@@ -68,6 +72,13 @@ func (s *Server) serveResource(x *exchange) error {
 		return s.deleteCollection(x)
 	}
 	return notAllowed(i.Kind.GroupResource(), i.Verb)
+}
+
+// halfPath is upstream's answer to a path that ends where the old form of a verb begins.
+func (s *Server) halfPath(x *exchange) error {
+	x.w.Header().Set("X-Content-Type-Options", "nosniff")
+	return x.send(http.StatusInternalServerError, plainText, fmt.Appendf(nil,
+		"Internal Server Error: %q: failed to create RequestInfo: unable to determine kind and namespace from url, %s\n", htmlSafe.Replace(x.r.RequestURI), x.info.Path))
 }
 
 func (s *Server) serveSubresource(x *exchange) error {
@@ -125,14 +136,14 @@ func options[T any](x *exchange, convert func(*url.Values, *T, conversion.Scope)
 	if err := convert(&q, &o, nil); err != nil {
 		return o, apierrors.NewBadRequest(err.Error())
 	}
-	return o, nil
+	return o, rest.ValidateOptions(&o) // before a body is read, which may have warnings
 }
 
 // one says how a single object of the kind may be written.
 func one(k *api.Kind) codec.Allow {
 	// What is not stored has no metadata to show.
 	stored := k.StoragePath != "" || k.Serves("get")
-	return codec.Allow{Protobuf: !k.CRD, Table: stored, Metadata: stored}
+	return codec.Allow{Protobuf: !k.CRD, Routed: !k.CRD, Table: stored, Metadata: stored}
 }
 
 func (s *Server) get(x *exchange) error {
@@ -155,7 +166,7 @@ func (s *Server) get(x *exchange) error {
 
 func (s *Server) list(x *exchange) error {
 	k := x.info.Kind
-	m, err := codec.Negotiate(x.r, codec.Allow{Protobuf: !k.CRD, Table: true, Metadata: true, List: true})
+	m, err := codec.Negotiate(x.r, codec.Allow{Protobuf: !k.CRD, Routed: !k.CRD, Table: true, Metadata: true, List: true})
 	if err != nil {
 		return err
 	}
@@ -332,6 +343,8 @@ func (s *Server) patchBody(x *exchange) (metav1.PatchOptions, types.PatchType, [
 	t, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type"))
 	switch pt := types.PatchType(t); {
 	case err == nil && (pt == types.JSONPatchType || pt == types.MergePatchType || pt == types.ApplyPatchType || pt == types.StrategicMergePatchType):
+	case !x.info.Kind.CRD:
+		return o, "", nil, codec.UnsupportedPatch()
 	default:
 		return o, "", nil, codec.UnsupportedMedia(string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyPatchType), string(types.StrategicMergePatchType))
 	}
@@ -391,7 +404,7 @@ func deletedStatus(k *api.Kind, e *store.Entry) *metav1.Status {
 
 func (s *Server) deleteCollection(x *exchange) error {
 	i := x.info
-	m, err := codec.Negotiate(x.r, codec.Allow{Protobuf: !i.Kind.CRD, Table: true, Metadata: true, List: true})
+	m, err := codec.Negotiate(x.r, codec.Allow{Protobuf: !i.Kind.CRD, Routed: !i.Kind.CRD, Table: true, Metadata: true, List: true})
 	if err != nil {
 		return err
 	}

@@ -99,8 +99,12 @@ func (s *Server) fail(x *exchange, err error) {
 		x.w.Header().Set("X-Content-Type-Options", "nosniff")
 	}
 	m, nerr := codec.Negotiate(x.r, codec.Allow{Protobuf: true, Table: true, Metadata: true})
-	if nerr != nil {
-		m = codec.Media{}
+	if nerr != nil && st.Code == http.StatusNotAcceptable {
+		// The client takes nothing that is written here, so it is written for people.
+		if b, err := json.MarshalIndent(st, "", "  "); err == nil {
+			_ = x.send(int(st.Code), codec.TypeJSON, b)
+			return
+		}
 	}
 	if err := x.sendObject(int(st.Code), m, st); err != nil {
 		s.cfg.Log.Error("cannot write an error", "err", err)

@@ -166,11 +166,13 @@ func (s *Server) Run(ctx context.Context) error {
 	tc.NextProtos = []string{"h2", "http/1.1"}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	hs := &http.Server{Handler: s.Handler(), TLSConfig: tc, MaxHeaderBytes: 1 << 20, ReadHeaderTimeout: 32 * time.Second,
+	conns := &connections{idle: map[net.Conn]struct{}{}}
+	hs := &http.Server{ConnState: conns.state, Handler: s.Handler(), TLSConfig: tc, MaxHeaderBytes: 1 << 20, ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout: 90 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: quiet(s.cfg.Log),
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10,
 			MaxReceiveBufferPerConnection: 25 << 20}}
+	hs.RegisterOnShutdown(conns.end)
 	fails := make(chan error, len(s.run)+1)
 	var wg sync.WaitGroup
 	for _, f := range s.run {

@@ -148,6 +148,7 @@ func TestBadInput(t *testing.T) {
 	f := start(t)
 	f.must(201, "POST", cm, `{"metadata":{"name":"there"},"data":{"a":"1"}}`)
 	big := `{"metadata":{"name":"big"},"data":{"a":"` + strings.Repeat("x", 4<<20) + `"}}`
+	merge := []string{"Content-Type", "application/merge-patch+json"}
 	for _, c := range []struct {
 		name, method, path, body string
 		headers                  []string
@@ -183,9 +184,16 @@ func TestBadInput(t *testing.T) {
 		{"not allowed by name", "DELETE", "/apis/apps/v1/namespaces/a/deployments/b", "", []string{"Authorization", "Bearer eve-token"}, 403, "Forbidden",
 			`deployments.apps "b" is forbidden: User "eve" cannot delete resource "deployments" in API group "apps" in the namespace "a"`},
 		{"path not allowed", "GET", "/metrics", "", []string{"Authorization", "Bearer eve-token"}, 403, "Forbidden", `forbidden: User "eve" cannot get path "/metrics"`},
-		{"not acceptable", "GET", cm, "", []string{"Accept", "text/html"}, 406, "NotAcceptable", "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"},
+		{"not acceptable", "GET", cm, "", []string{"Accept", "text/html"}, 406, "NotAcceptable", "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf"},
 		{"unsupported media", "POST", cm, "x", []string{"Content-Type", "text/csv"}, 415, "UnsupportedMediaType", "the body of the request was in an unknown format"},
-		{"unsupported patch", "PATCH", cm + "/there", "{}", nil, 415, "UnsupportedMediaType", "application/json-patch+json"},
+		{"unsupported patch", "PATCH", cm + "/there", "{}", nil, 415, "UnsupportedMediaType", "415: Unsupported Media Type"},
+		{"patched name", "PATCH", cm + "/there", `{"metadata":{"name":"z"}}`, merge, 400, "BadRequest", "the name of the object (z) does not match the name on the URL (there)"},
+		{"patch without name", "PATCH", cm + "/there", `{"metadata":{"name":null}}`, merge, 400, "BadRequest", "the name of the object (there based on URL) was undeterminable: name must be provided"},
+		{"patched namespace", "PATCH", cm + "/there", `{"metadata":{"namespace":"z"}}`, merge, 400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"},
+		{"patched type", "PATCH", cm + "/there", `{"data":5}`, merge, 422, "Invalid", `\"data\":5,\"kind\":\"ConfigMap\"`},
+		{"version that is none", "PATCH", cm + "/there", `{"metadata":{"resourceVersion":"x"}}`, merge, 500, "", `parsing "x": invalid syntax`},
+		{"precondition", "DELETE", cm + "/there", `{"preconditions":{"uid":"x"}}`, nil, 409, "Conflict", `Operation cannot be fulfilled on ConfigMap "there": the UID in the precondition (x) does not match the UID in record (`},
+		{"bad continue at a version", "GET", cm + "?limit=1&continue=zzz&resourceVersion=5", "", nil, 400, "BadRequest", "continue key is not valid"},
 		{"bad selector", "GET", cm + "?labelSelector=,,", "", nil, 400, "BadRequest", "found ',', expected: !, identifier"},
 		{"bad field selector", "GET", cm + "?fieldSelector=spec.x=1", "", nil, 400, "BadRequest", `"spec.x" is not a known field selector: only "metadata.name", "metadata.namespace"`},
 		{"bad continue", "GET", cm + "?limit=1&continue=zzz", "", nil, 400, "BadRequest", "continue key is not valid"},
@@ -295,6 +303,26 @@ func TestUnknownFieldWarns(t *testing.T) {
 	code, h, b := f.do("POST", cm, `{"metadata":{"name":"x"},"dataa":{}}`)
 	if code != 201 || h.Get("Warning") != `299 - "unknown field \"dataa\""` {
 		t.Errorf("got %d %q %s", code, h.Get("Warning"), b)
+	}
+}
+
+// Bad options are all that is told of a request.
+func TestBadOptionsDoNotWarn(t *testing.T) {
+	f := start(t)
+	code, h, _ := f.do("POST", cm+"?dryRun=Some", `{"metadata":{"name":"x"},"dataa":{}}`)
+	if w := h.Values("Warning"); code != 422 || len(w) > 0 {
+		t.Errorf("got %d with warnings %q, want 422 and none", code, w)
+	}
+}
+
+// Where upstream's router ends, every method reads.
+func TestMethodsOfPaths(t *testing.T) {
+	f := start(t)
+	for path, want := range map[string]int{"/apis": 200, "/apis/apps": 200, "/apis/apps/v1": 405, "/api": 405, "/version": 405, "/healthz": 200,
+		"/nowhere": 404, "/apis/apps/v1/watch": 500} {
+		if code, _, b := f.do("POST", path, "{}"); code != want {
+			t.Errorf("POST %s: %d %s, want %d", path, code, b, want)
+		}
 	}
 }
 

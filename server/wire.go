@@ -32,8 +32,12 @@ func (s *Server) wire(ctx context.Context) error {
 		s.issuer = tok
 	}
 	if s.authn = cfg.Authenticator; s.authn == nil {
-		s.authn = authn.New(authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens,
-			FrontProxy: cfg.FrontProxy, NoAnonymous: true}) // the paths that are open to everybody are admit's to know
+		ac := authn.Config{ClientCAs: cfg.ClientCAs, Tokens: tok, Static: cfg.StaticTokens, Webhook: cfg.TokenWebhook,
+			FrontProxy: cfg.FrontProxy, NoAnonymous: true} // the paths that are open to everybody are admit's to know
+		if cfg.BootstrapTokens {
+			ac.BootstrapSecret = tokens.FromStore(s.store).Secret
+		}
+		s.authn = authn.New(ac)
 	}
 	var rules reviews.Authorizer
 	if s.authz = cfg.Authorizer; s.authz == nil {

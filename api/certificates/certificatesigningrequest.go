@@ -98,6 +98,11 @@ func validateCertificateSigningRequest(x *certificatesv1.CertificateSigningReque
 	if len(x.Spec.Usages) == 0 {
 		errs = append(errs, field.Required(path.Child("usages"), ""))
 	}
+	for i, u := range x.Spec.Usages {
+		if errs = append(errs, core.Known(path.Child("usages").Index(i), u, usages...)...); slices.Contains(x.Spec.Usages[:i], u) {
+			errs = append(errs, field.Duplicate(path.Child("usages").Index(i), u))
+		}
+	}
 	if x.Spec.SignerName == "" {
 		errs = append(errs, field.Required(path.Child("signerName"), ""))
 	} else if domain, name, ok := strings.Cut(x.Spec.SignerName, "/"); !ok || domain == "" || name == "" {
@@ -108,6 +113,16 @@ func validateCertificateSigningRequest(x *certificatesv1.CertificateSigningReque
 	}
 	return errs
 }
+
+// usages are what a certificate may be asked for.
+var usages = slices.Sorted(slices.Values([]certificatesv1.KeyUsage{
+	certificatesv1.UsageSigning, certificatesv1.UsageDigitalSignature, certificatesv1.UsageContentCommitment, certificatesv1.UsageKeyEncipherment,
+	certificatesv1.UsageKeyAgreement, certificatesv1.UsageDataEncipherment, certificatesv1.UsageCertSign, certificatesv1.UsageCRLSign,
+	certificatesv1.UsageEncipherOnly, certificatesv1.UsageDecipherOnly, certificatesv1.UsageAny, certificatesv1.UsageServerAuth,
+	certificatesv1.UsageClientAuth, certificatesv1.UsageCodeSigning, certificatesv1.UsageEmailProtection, certificatesv1.UsageSMIME,
+	certificatesv1.UsageIPsecEndSystem, certificatesv1.UsageIPsecTunnel, certificatesv1.UsageIPsecUser, certificatesv1.UsageTimestamping,
+	certificatesv1.UsageOCSPSigning, certificatesv1.UsageMicrosoftSGC, certificatesv1.UsageNetscapeSGC,
+}))
 
 func checkRequest(b []byte) error {
 	block, _ := pem.Decode(b)

@@ -5,6 +5,7 @@ package core
 import (
 	"fmt"
 	corev1 "k8s.io/api/core/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"net"
@@ -78,7 +79,7 @@ func validateEndpoints(x *corev1.Endpoints) field.ErrorList {
 		}
 		for name, list := range map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses} {
 			for j, a := range list {
-				errs = append(errs, EndpointIP(at.Child(name).Index(j).Child("ip"), a.IP)...)
+				errs = append(errs, validateEndpointAddress(at.Child(name).Index(j), &a)...)
 			}
 		}
 		for j, p := range s.Ports {
@@ -89,8 +90,26 @@ func validateEndpoints(x *corev1.Endpoints) field.ErrorList {
 				errs = append(errs, Label(pp.Child("name"), p.Name)...)
 			}
 			errs = append(errs, Port(pp.Child("port"), p.Port)...)
+			if p.AppProtocol != nil {
+				errs = append(errs, metavalidation.ValidateLabelName(*p.AppProtocol, pp.Child("appProtocol"))...)
+			}
 			errs = append(errs, OneOf(pp.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 		}
+	}
+	return errs
+}
+
+func validateEndpointAddress(path *field.Path, a *corev1.EndpointAddress) field.ErrorList {
+	at := path.Child("ip")
+	errs := EndpointIP(at, a.IP)
+	if len(validation.IsValidIPForLegacyField(at, a.IP, false, nil)) > 0 {
+		errs = append(errs, field.Invalid(at, a.IP, "must be a valid IP address"))
+	}
+	if a.Hostname != "" {
+		errs = append(errs, Label(path.Child("hostname"), a.Hostname)...)
+	}
+	if a.NodeName != nil {
+		errs = append(errs, Subdomain(path.Child("nodeName"), *a.NodeName)...)
 	}
 	return errs
 }

@@ -2,9 +2,12 @@ package core
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +22,7 @@ var node = &api.Kind{
 	New:         api.New[corev1.Node], NewList: api.NewList[corev1.NodeList],
 	Validate:       api.Check(validateNode),
 	ValidateUpdate: api.CheckUpdate(validateNodeUpdate),
+	ValidateStatus: api.CheckUpdate(validateNodeStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Status", "string", func(x *corev1.Node) any { return nodeStatus(x) }),
@@ -43,7 +47,14 @@ var node = &api.Kind{
 	},
 }
 
+// defaultNode keeps podCIDR and podCIDRs in step: the first of the list is the single one, which wins.
 func defaultNode(x *corev1.Node) {
+	switch one, list := x.Spec.PodCIDR, x.Spec.PodCIDRs; {
+	case one == "" && len(list) > 0:
+		x.Spec.PodCIDR = list[0]
+	case one != "" && (len(list) == 0 || list[0] != one):
+		x.Spec.PodCIDRs = []string{one}
+	}
 	if x.Status.Allocatable == nil && x.Status.Capacity != nil {
 		x.Status.Allocatable = x.Status.Capacity.DeepCopy()
 	}
@@ -102,7 +113,44 @@ func orUnknown(s string) string {
 
 func validateNode(x *corev1.Node) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, validateTaints(field.NewPath("spec", "taints"), x.Spec.Taints)...)
+	errs = append(errs, validateTaints(field.NewPath("metadata", "taints"), x.Spec.Taints)...)
+	at := field.NewPath("spec", "podCIDRs")
+	families := map[bool]bool{}
+	for i, c := range x.Spec.PodCIDRs {
+		errs = append(errs, validation.IsValidCIDRForLegacyField(at.Index(i), c, false, nil)...)
+		p, err := netip.ParsePrefix(c)
+		if err != nil {
+			continue
+		}
+		if families[p.Addr().Is4()] {
+			errs = append(errs, field.Invalid(at, x.Spec.PodCIDRs, "may specify no more than one CIDR for each IP family"))
+			break
+		}
+		families[p.Addr().Is4()] = true
+	}
+	return errs
+}
+
+func validateNodeStatus(x, _ *corev1.Node) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("status")
+	seen := map[corev1.NodeAddress]bool{}
+	for i, a := range x.Status.Addresses {
+		if seen[a] {
+			errs = append(errs, field.Duplicate(path.Child("addresses").Index(i), struct{ Type, Address string }{string(a.Type), a.Address}))
+		}
+		seen[a] = true
+	}
+	for _, f := range []struct {
+		name string
+		list corev1.ResourceList
+	}{{"capacity", x.Status.Capacity}, {"allocatable", x.Status.Allocatable}} {
+		for _, name := range slices.Sorted(maps.Keys(f.list)) {
+			if q := f.list[name]; q.Sign() < 0 {
+				errs = append(errs, field.Invalid(path.Child(f.name, string(name)), q.String(), "must be greater than or equal to 0"))
+			}
+		}
+	}
 	return errs
 }
 
@@ -126,7 +174,12 @@ func validateTaints(path *field.Path, taints []corev1.Taint) field.ErrorList {
 		errs = append(errs, Problems(at.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
 		errs = append(errs, OneOf(at.Child("effect"), t.Effect, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute)...)
 		if id := t.Key + ":" + string(t.Effect); seen[id] {
-			errs = append(errs, field.Duplicate(at, t))
+			twice := field.Duplicate(at, struct {
+				Key, Value, Effect string
+				TimeAdded          *metav1.Time
+			}{t.Key, t.Value, string(t.Effect), t.TimeAdded})
+			twice.Detail = "taints must be unique by key and effect pair"
+			errs = append(errs, twice)
 		} else {
 			seen[id] = true
 		}

@@ -194,15 +194,17 @@ func validateInlineVolume(path *field.Path, s *corev1.PersistentVolumeSpec) fiel
 			errs = append(errs, field.Forbidden(path.Child(f.name), "may not be specified in the context of inline volumes"))
 		}
 	}
-	errs = append(errs, volumeAccess(path.Child("accessModes"), s.AccessModes)...)
 	if s.CSI == nil {
-		return append(errs, field.Required(path.Child("csi"), "has to be specified in the context of inline volumes"))
+		errs = append(errs, field.Required(path.Child("csi"), "has to be specified in the context of inline volumes"))
 	}
+	errs = append(errs, volumeAccess(path.Child("accessModes"), s.AccessModes)...)
 	errs = append(errs, oneSource(path, s.PersistentVolumeSource)...)
 	if s.NodeAffinity != nil {
 		errs = append(errs, validateVolumeAffinity(path.Child("nodeAffinity"), s.NodeAffinity)...)
 	}
-	errs = append(errs, validatePersistentCSI(path.Child("csi"), s.CSI)...)
+	if s.CSI != nil {
+		errs = append(errs, validatePersistentCSI(path.Child("csi"), s.CSI)...)
+	}
 	if n := s.StorageClassName; n != "" {
 		errs = append(errs, Subdomain(path.Child("storageClassName"), n)...)
 	}

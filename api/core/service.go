@@ -76,6 +76,11 @@ func defaultService(x *corev1.Service) {
 	}
 	if s.Type == corev1.ServiceTypeLoadBalancer {
 		api.FillPtr(&s.AllocateLoadBalancerNodePorts, true)
+		for i := range x.Status.LoadBalancer.Ingress {
+			if g := &x.Status.LoadBalancer.Ingress[i]; g.IP != "" {
+				api.FillPtr(&g.IPMode, corev1.LoadBalancerIPModeVIP)
+			}
+		}
 	}
 }
 
@@ -170,9 +175,7 @@ func validateService(x *corev1.Service) field.ErrorList {
 	}
 	switch {
 	case external:
-		if s.ClusterIP != "" && !headless {
-			errs = append(errs, field.Forbidden(path.Child("clusterIPs"), "may not be set when `type` is 'ExternalName'"))
-		}
+		errs = append(errs, withoutAddresses(path, s)...)
 		if name := strings.TrimSuffix(s.ExternalName, "."); name == "" {
 			errs = append(errs, field.Required(path.Child("externalName"), ""))
 		} else {
@@ -204,6 +207,20 @@ func validateService(x *corev1.Service) field.ErrorList {
 	errs = append(errs, validateLoadBalancer(path, s)...)
 	if d := s.TrafficDistribution; d != nil {
 		errs = append(errs, Known(path.Child("trafficDistribution"), *d, corev1.ServiceTrafficDistributionPreferClose, "PreferSameZone", "PreferSameNode")...)
+	}
+	return errs
+}
+
+// withoutAddresses refuses on a Service that is but a name whatever has to do with addresses.
+func withoutAddresses(path *field.Path, s *corev1.ServiceSpec) field.ErrorList {
+	var errs field.ErrorList
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"clusterIPs", s.ClusterIP != "" || len(s.ClusterIPs) > 0}, {"ipFamilies", len(s.IPFamilies) > 0}, {"ipFamilyPolicy", s.IPFamilyPolicy != nil}} {
+		if f.set {
+			errs = append(errs, field.Forbidden(path.Child(f.name), "may not be set for ExternalName services"))
+		}
 	}
 	return errs
 }
@@ -256,10 +273,10 @@ func validateLoadBalancer(path *field.Path, s *corev1.ServiceSpec) field.ErrorLi
 	}
 	if n := s.HealthCheckNodePort; n != 0 {
 		at := path.Child("healthCheckNodePort")
-		if n < 0 || n > 65535 {
+		switch {
+		case needsHealthCheck(s) && (n < 0 || n > 65535):
 			errs = append(errs, field.Invalid(at, n, validation.InclusiveRangeError(1, 65535)))
-		}
-		if !needsHealthCheck(s) {
+		case !needsHealthCheck(s):
 			errs = append(errs, field.Invalid(at, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
 		}
 	}

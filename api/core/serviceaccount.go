@@ -14,7 +14,6 @@ var serviceAccount = &api.Kind{
 	New:         api.New[corev1.ServiceAccount], NewList: api.NewList[corev1.ServiceAccountList],
 	Columns: []api.Column{
 		api.NameColumn(),
-		api.Col("Secrets", "integer", func(x *corev1.ServiceAccount) any { return int64(len(x.Secrets)) }),
 		api.AgeColumn(),
 	},
 	Subresources: []api.Subresource{

@@ -18,6 +18,14 @@ var endpointSlice = &api.Kind{
 	Plural: "endpointslices", Singular: "endpointslice", Namespaced: true,
 	StoragePath: "endpointslices",
 	New:         api.New[discoveryv1.EndpointSlice], NewList: api.NewList[discoveryv1.EndpointSliceList],
+	PrepareCreate: api.OnCreate(dropTopology),
+	PrepareUpdate: api.OnUpdate(func(x, _ *discoveryv1.EndpointSlice) { dropTopology(x) }),
+	Warnings: func(o, old api.Object) []string {
+		if old == nil && o.(*discoveryv1.EndpointSlice).AddressType == discoveryv1.AddressTypeFQDN {
+			return []string{"spec.addressType: FQDN endpoints are deprecated"}
+		}
+		return nil
+	},
 	Validate:       api.Check(validateEndpointSlice),
 	ValidateUpdate: api.CheckUpdate(validateEndpointSliceUpdate),
 	Columns: []api.Column{
@@ -31,7 +39,20 @@ var endpointSlice = &api.Kind{
 	HasGeneration: true, UnconditionalUpdate: true,
 }
 
+// dropTopology forgets what only v1beta1 could set.
+func dropTopology(x *discoveryv1.EndpointSlice) {
+	for i := range x.Endpoints {
+		x.Endpoints[i].DeprecatedTopology = nil
+	}
+}
+
 func defaultEndpointSlice(x *discoveryv1.EndpointSlice) {
+	if len(x.Endpoints) == 0 {
+		x.Endpoints = nil
+	}
+	if len(x.Ports) == 0 {
+		x.Ports = nil
+	}
 	for i := range x.Ports {
 		api.FillPtr(&x.Ports[i].Name, "")
 		api.FillPtr(&x.Ports[i].Protocol, corev1.ProtocolTCP)
@@ -84,9 +105,10 @@ func validateEndpointSlice(x *discoveryv1.EndpointSlice) field.ErrorList {
 			errs = append(errs, field.Required(at, "must contain at least 1 address"))
 		}
 		for j, a := range e.Addresses {
-			if x.AddressType == discoveryv1.AddressTypeFQDN {
+			switch x.AddressType {
+			case discoveryv1.AddressTypeFQDN:
 				errs = append(errs, validation.IsFullyQualifiedDomainName(at.Index(j), a)...)
-			} else {
+			case discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6:
 				errs = append(errs, core.EndpointIP(at.Index(j), a)...)
 			}
 		}
@@ -122,9 +144,6 @@ func validateEndpointMeta(path *field.Path, e *discoveryv1.Endpoint) field.Error
 	}
 	if e.Hostname != nil {
 		errs = append(errs, core.Label(path.Child("hostname"), *e.Hostname)...)
-	}
-	if e.Zone != nil {
-		errs = append(errs, core.Problems(path.Child("zone"), *e.Zone, validation.IsValidLabelValue(*e.Zone))...)
 	}
 	if e.Hints == nil {
 		return errs

@@ -2,6 +2,7 @@ package resource
 
 import (
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -11,5 +12,7 @@ var deviceClass = &api.Kind{
 	Plural: "deviceclasses", Singular: "deviceclass",
 	StoragePath: "deviceclasses",
 	New:         api.New[resourcev1.DeviceClass], NewList: api.NewList[resourcev1.DeviceClassList],
-	HasGeneration: true, UnconditionalUpdate: true,
+	Validate:       api.Check(validateDeviceClass),
+	ValidateUpdate: api.CheckUpdate(func(x, _ *resourcev1.DeviceClass) field.ErrorList { return validateDeviceClass(x) }),
+	HasGeneration:  true, UnconditionalUpdate: true,
 }

@@ -14,7 +14,9 @@ var resourceClaim = &api.Kind{
 	Plural: "resourceclaims", Singular: "resourceclaim", Namespaced: true,
 	StoragePath: "resourceclaims",
 	New:         api.New[resourcev1.ResourceClaim], NewList: api.NewList[resourcev1.ResourceClaimList],
+	Validate:       api.Check(validateResourceClaim),
 	ValidateUpdate: api.CheckUpdate(validateResourceClaimUpdate),
+	ValidateStatus: api.CheckUpdate(validateResourceClaimStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("State", "string", func(x *resourcev1.ResourceClaim) any { return state(x) }),

@@ -13,6 +13,7 @@ var resourceClaimTemplate = &api.Kind{
 	Plural: "resourceclaimtemplates", Singular: "resourceclaimtemplate", Namespaced: true,
 	StoragePath: "resourceclaimtemplates",
 	New:         api.New[resourcev1.ResourceClaimTemplate], NewList: api.NewList[resourcev1.ResourceClaimTemplateList],
+	Validate:            api.Check(validateResourceClaimTemplate),
 	ValidateUpdate:      api.CheckUpdate(validateResourceClaimTemplateUpdate),
 	Default:             api.Defaults(defaultResourceClaimTemplate),
 	UnconditionalUpdate: true,
@@ -23,7 +24,7 @@ func defaultResourceClaimTemplate(x *resourcev1.ResourceClaimTemplate) {
 }
 
 func validateResourceClaimTemplateUpdate(x, old *resourcev1.ResourceClaimTemplate) field.ErrorList {
-	var errs field.ErrorList
+	errs := validateResourceClaimTemplate(x)
 	errs = append(errs, core.Immutable(field.NewPath("spec"), x.Spec, old.Spec)...)
 	return errs
 }

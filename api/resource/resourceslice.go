@@ -11,6 +11,8 @@ var resourceSlice = &api.Kind{
 	Plural: "resourceslices", Singular: "resourceslice",
 	StoragePath: "resourceslices",
 	New:         api.New[resourcev1.ResourceSlice], NewList: api.NewList[resourcev1.ResourceSliceList],
+	Validate:       api.Check(validateResourceSlice),
+	ValidateUpdate: api.CheckUpdate(validateResourceSliceUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Node", "string", func(x *resourcev1.ResourceSlice) any { return sliceNode(x) }),

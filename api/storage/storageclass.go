@@ -1,10 +1,16 @@
 package storage
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/skiff-sh/skiff/api/core"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -62,26 +68,66 @@ func defaultMarkedName() api.Column {
 
 func validateStorageClass(x *storagev1.StorageClass) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, core.Required(field.NewPath("provisioner"), x.Provisioner, "")...)
-	if p := x.ReclaimPolicy; p != nil {
-		errs = append(errs, core.OneOf(field.NewPath("reclaimPolicy"), *p, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)...)
+	errs = append(errs, qualifiedDriver(field.NewPath("provisioner"), x.Provisioner)...)
+	if p := x.ReclaimPolicy; p != nil && *p != "" {
+		errs = append(errs, core.Known(field.NewPath("reclaimPolicy"), *p, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)...)
 	}
 	if m := x.VolumeBindingMode; m == nil {
 		errs = append(errs, field.Required(field.NewPath("volumeBindingMode"), ""))
 	} else {
-		errs = append(errs, core.OneOf(field.NewPath("volumeBindingMode"), *m, storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)...)
+		errs = append(errs, core.Known(field.NewPath("volumeBindingMode"), *m, storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)...)
+	}
+	return append(errs, validateTopologies(field.NewPath("allowedTopologies"), x.AllowedTopologies)...)
+}
+
+// qualifiedDriver checks the name of a provisioner or driver, whose case does not matter.
+func qualifiedDriver(path *field.Path, name string) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	name = strings.ToLower(name)
+	return core.Problems(path, name, validation.IsQualifiedName(name))
+}
+
+// validateTopologies checks where volumes may be. No two terms, and no two expressions of one term, may say the same.
+func validateTopologies(path *field.Path, terms []corev1.TopologySelectorTerm) field.ErrorList {
+	var errs field.ErrorList
+	var seen []map[string]sets.Set[string]
+	for i := range terms {
+		at := path.Index(i).Child("matchLabelExpressions")
+		term := map[string]sets.Set[string]{}
+		for j, e := range terms[i].MatchLabelExpressions {
+			at := at.Index(j)
+			values := sets.Set[string]{}
+			if len(e.Values) == 0 {
+				errs = append(errs, field.Required(at.Child("values"), ""))
+			}
+			for k, v := range e.Values {
+				if values.Has(v) {
+					errs = append(errs, field.Duplicate(at.Child("values").Index(k), v))
+				}
+				values.Insert(v)
+			}
+			errs = append(errs, metavalidation.ValidateLabelName(e.Key, at.Child("key"))...)
+			if _, ok := term[e.Key]; ok {
+				errs = append(errs, field.Duplicate(at.Child("key"), e.Key))
+			}
+			term[e.Key] = values
+		}
+		if len(term) == 0 || slices.ContainsFunc(seen, func(other map[string]sets.Set[string]) bool {
+			return maps.EqualFunc(term, other, sets.Set[string].Equal)
+		}) {
+			errs = append(errs, field.Duplicate(at, ""))
+		}
+		seen = append(seen, term)
 	}
 	return errs
 }
 
 func validateStorageClassUpdate(x, old *storagev1.StorageClass) field.ErrorList {
 	errs := validateStorageClass(x)
-	if !equality.Semantic.DeepEqual(x.Parameters, old.Parameters) {
-		errs = append(errs, field.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden."))
-	}
-	if x.Provisioner != old.Provisioner {
-		errs = append(errs, field.Forbidden(field.NewPath("provisioner"), "updates to provisioner are forbidden."))
-	}
+	errs = append(errs, core.Immutable(field.NewPath("parameters"), x.Parameters, old.Parameters)...)
+	errs = append(errs, core.Immutable(field.NewPath("provisioner"), x.Provisioner, old.Provisioner)...)
 	errs = append(errs, core.Immutable(field.NewPath("reclaimPolicy"), x.ReclaimPolicy, old.ReclaimPolicy)...)
 	errs = append(errs, core.Immutable(field.NewPath("volumeBindingMode"), x.VolumeBindingMode, old.VolumeBindingMode)...)
 	return errs

@@ -39,15 +39,22 @@ func volumeName(x *storagev1.VolumeAttachment) string {
 func validateVolumeAttachment(x *storagev1.VolumeAttachment) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("spec")
-	errs = append(errs, core.Required(path.Child("attacher"), x.Spec.Attacher, "")...)
-	errs = append(errs, core.Required(path.Child("nodeName"), x.Spec.NodeName, "")...)
+	errs = append(errs, core.CSIDriverName(path.Child("attacher"), x.Spec.Attacher)...)
+	at := path.Child("source")
 	switch s := x.Spec.Source; {
 	case s.InlineVolumeSpec == nil && s.PersistentVolumeName == nil:
-		errs = append(errs, field.Required(path.Child("source"), "must specify one of inlineVolumeSpec and persistentVolumeName"))
+		errs = append(errs, field.Required(at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
 	case s.InlineVolumeSpec != nil && s.PersistentVolumeName != nil:
-		errs = append(errs, field.Forbidden(path.Child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
+		errs = append(errs, field.Forbidden(at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
+	case s.PersistentVolumeName != nil:
+		if *s.PersistentVolumeName == "" {
+			errs = append(errs, field.Required(at.Child("persistentVolumeName"), "must specify non empty persistentVolumeName"))
+		}
+		errs = append(errs, core.Subdomain(at.Child("persistentVolumeName"), *s.PersistentVolumeName)...)
+	default:
+		errs = append(errs, core.ValidatePersistentVolumeSpec(at.Child("inlineVolumeSpec"), s.InlineVolumeSpec, true)...)
 	}
-	return errs
+	return append(errs, core.Subdomain(path.Child("nodeName"), x.Spec.NodeName)...)
 }
 
 func validateVolumeAttachmentUpdate(x, old *storagev1.VolumeAttachment) field.ErrorList {

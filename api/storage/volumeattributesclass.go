@@ -1,8 +1,8 @@
 package storage
 
 import (
-	"github.com/skiff-sh/skiff/api/core"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -25,13 +25,20 @@ var volumeAttributesClass = &api.Kind{
 
 func validateVolumeAttributesClass(x *storagev1.VolumeAttributesClass) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, core.Required(field.NewPath("driverName"), x.DriverName, "")...)
+	errs = append(errs, qualifiedDriver(field.NewPath("driverName"), x.DriverName)...)
+	if len(x.Parameters) == 0 {
+		errs = append(errs, field.Required(field.NewPath("parameters"), "must contain at least one key/value pair"))
+	}
 	return errs
 }
 
 func validateVolumeAttributesClassUpdate(x, old *storagev1.VolumeAttributesClass) field.ErrorList {
-	errs := validateVolumeAttributesClass(x)
-	errs = append(errs, core.Immutable(field.NewPath("driverName"), x.DriverName, old.DriverName)...)
-	errs = append(errs, core.Immutable(field.NewPath("parameters"), x.Parameters, old.Parameters)...)
-	return errs
+	var errs field.ErrorList
+	if x.DriverName != old.DriverName {
+		errs = append(errs, field.Forbidden(field.NewPath("driverName"), "updates to driverName are forbidden."))
+	}
+	if !equality.Semantic.DeepEqual(x.Parameters, old.Parameters) {
+		errs = append(errs, field.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden."))
+	}
+	return append(errs, validateVolumeAttributesClass(x)...)
 }

@@ -60,6 +60,7 @@ type apiFlags struct {
 	endpointReconciler        string
 	storageBackend, mediaType string
 	audit                     auditFlags
+	webhooks                  webhookFlags
 }
 
 func (p *process) apiFlags() (*flags, *apiFlags) {
@@ -89,8 +90,8 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.StringVar(&o.signingKey, "service-account-signing-key-file", "", "the key that signs service account tokens")
 	f.StringSliceVar(&o.audiences, "api-audiences", nil, "who the API server is, in tokens (default: the issuer)")
 	f.StringVar(&o.jwksURI, "service-account-jwks-uri", "", "where the discovery document says that the keys are")
-	f.BoolVar(&o.accountLookup, "service-account-lookup", true, "believe tokens only while their service account lives")
-	f.BoolVar(&o.bootstrapTokens, "enable-bootstrap-token-auth", false, "let nodes join with bootstrap tokens")
+	f.BoolVar(&o.accountLookup, "service-account-lookup", true, "tokens are believed only while what they are bound to lives; false is not supported")
+	f.BoolVar(&o.bootstrapTokens, "enable-bootstrap-token-auth", false, "let bootstrap tokens (Secrets in kube-system) authenticate nodes that join")
 	f.StringVar(&o.proxyCA, "requestheader-client-ca-file", "", "who signs the certificates of authenticating proxies")
 	f.StringSliceVar(&o.proxyNames, "requestheader-allowed-names", nil, "common names of authenticating proxies (default: all)")
 	f.StringSliceVar(&o.proxyUser, "requestheader-username-headers", nil, "headers that name the user")
@@ -100,7 +101,7 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.StringVar(&o.proxyCert, "proxy-client-cert-file", "", "the certificate that extension API servers know this server by")
 	f.StringVar(&o.proxyKey, "proxy-client-key-file", "", "its key")
 
-	f.StringSliceVar(&o.modes, "authorization-mode", nil, "who decides, in order: Node, RBAC, AlwaysAllow, AlwaysDeny (default AlwaysAllow)")
+	f.StringSliceVar(&o.modes, "authorization-mode", nil, "who decides, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default AlwaysAllow)")
 	f.StringSliceVar(&o.enabled, "enable-admission-plugins", nil, "admission plugins beyond the usual ones")
 	f.StringSliceVar(&o.disabled, "disable-admission-plugins", nil, "admission plugins to leave out")
 	f.StringSliceVar(&o.legacy, "admission-control", nil, "the admission plugins; all others are left out")
@@ -116,9 +117,10 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.IntVar(&o.mutatingFlight, "max-mutating-requests-inflight", 200, "how many requests that write are served at once")
 	f.DurationVar(&o.requestTimeout, "request-timeout", time.Minute, "how long a request may take that is no watch or stream")
 	f.BoolVar(&o.allowPrivileged, "allow-privileged", false, "taken for upstream's sake: privileged containers are admission's to allow")
-	f.BoolVar(&o.priorityAndFairness, "enable-priority-and-fairness", true, "taken for upstream's sake")
+	f.BoolVar(&o.priorityAndFairness, "enable-priority-and-fairness", true, "requests pass flow control; false is not supported")
 	f.StringVar(&o.endpointReconciler, "endpoint-reconciler-type", "lease", "lease or none: whether the Service kubernetes leads here")
 	o.audit.define(f)
+	o.webhooks.define(f)
 	f.quiet = []string{"profiling", "watch-cache", "watch-cache-sizes", "default-watch-cache-size", "enable-garbage-collector",
 		"log-flush-frequency", "delete-collection-workers", "etcd-compaction-interval", "tls-cipher-suites", "logging-format",
 		"http2-max-streams-per-connection", "kubelet-preferred-address-types", "etcd-readycheck-timeout", "etcd-healthcheck-timeout"}
@@ -146,6 +148,11 @@ func (o *apiFlags) server(f *flags) (*daemon.APIServer, error) {
 	if _, err := f.gates(o.featureGates); err != nil {
 		return nil, err
 	}
+	for name, on := range map[string]bool{"service-account-lookup": o.accountLookup, "enable-priority-and-fairness": o.priorityAndFairness} {
+		if !on {
+			f.p.log.Warn("this cannot be switched off here", "flag", "--"+name)
+		}
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
@@ -153,12 +160,12 @@ func (o *apiFlags) server(f *flags) (*daemon.APIServer, error) {
 	a := &daemon.APIServer{HostName: host, Server: server.Config{
 		Listen:     net.JoinHostPort(o.bindAddress, strconv.Itoa(o.securePort)),
 		GitVersion: version.String(), MaxRequestsInFlight: o.inFlight, MaxMutatingInFlight: o.mutatingFlight, RequestTimeout: o.requestTimeout,
-		NoAnonymous: !o.anonymous, AuthorizationModes: o.modes, Flags: f.set()}}
-	if len(o.modes) == 0 {
+		NoAnonymous: !o.anonymous, BootstrapTokens: o.bootstrapTokens, AuthorizationModes: o.modes, Flags: f.set()}}
+	if len(o.modes) == 0 && o.webhooks.authorization == "" {
 		a.Server.AuthorizationModes = []string{"AlwaysAllow"}
 		a.Server.NoAnonymous = a.Server.NoAnonymous || !f.Changed("anonymous-auth")
 	}
-	for _, step := range []func(*flags, *daemon.APIServer) error{o.etcd, o.addresses, o.certificates, o.users, o.accounts, o.proxies, o.kinds, o.admission, o.audit.auditor} {
+	for _, step := range []func(*flags, *daemon.APIServer) error{o.etcd, o.addresses, o.certificates, o.users, o.accounts, o.proxies, o.kinds, o.admission, o.audit.auditor, o.webhooks.ask} {
 		if err := step(f, a); err != nil {
 			return nil, err
 		}
@@ -298,9 +305,6 @@ func (o *apiFlags) certificates(_ *flags, a *daemon.APIServer) (err error) {
 	}
 	if a.Server.TLS, err = serving(o.certFile, o.keyFile, o.certDir, "apiserver", leaf); err != nil {
 		return err
-	}
-	if o.kubeletCert == "" && o.kubeletCA == "" {
-		return nil
 	}
 	kubelets := &tls.Config{}
 	if o.kubeletCert != "" {

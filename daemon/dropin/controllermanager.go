@@ -93,6 +93,11 @@ func runControllerManager(ctx context.Context, p *process) error {
 	if m.Config, err = o.config(p); err != nil {
 		return err
 	}
+	if o.rootCA == "" {
+		if m.Config.RootCA, err = conn.authority(); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.run(ctx, ask) })
 	g.Go(func() error { return m.Run(ctx) })

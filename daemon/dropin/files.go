@@ -217,6 +217,15 @@ func connect(kubeconfig, master, agent string) (*connection, error) {
 
 func (c *connection) client() (client.Interface, error) { return client.NewHTTP(c.http) }
 
+// authority is who the kubeconfig says has signed the server's certificate, as PEM; nothing if it does not say.
+func (c *connection) authority() ([]byte, error) {
+	if len(c.rest.CAData) > 0 || c.rest.CAFile == "" {
+		return c.rest.CAData, nil
+	}
+	_, pem, err := authorities(c.rest.CAFile)
+	return pem, err
+}
+
 // with is a client to the same server that proves itself with tokens.
 func (c *connection) with(token func(context.Context) (string, error), agent string) (client.Interface, error) {
 	t := c.http.TLS.Clone()

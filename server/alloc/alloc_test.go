@@ -133,6 +133,11 @@ func TestRefusals(t *testing.T) {
 		{service("y", withIP("fd00::1")), "IPv6 is not configured on this cluster"},
 		{service("y", func(s *corev1.ServiceSpec) { s.IPFamilyPolicy = &dual }), "this cluster is not configured for dual-stack services"},
 		{service("y", func(s *corev1.ServiceSpec) { s.IPFamilies = []corev1.IPFamily{"IPv6"} }), "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"},
+		{service("y", func(s *corev1.ServiceSpec) { s.IPFamilies = []corev1.IPFamily{"IPv9"} }), `spec.ipFamilies[0]: Unsupported value: "IPv9": supported values: "IPv4", "IPv6"`},
+		{service("y", func(s *corev1.ServiceSpec) { s.IPFamilies = []corev1.IPFamily{"IPv4", "IPv4"} }), `is invalid: spec.ipFamilies[1]: Duplicate value: "IPv4"`},
+		{service("y", ofType(corev1.ServiceTypeNodePort), func(s *corev1.ServiceSpec) {
+			s.Ports = []corev1.ServicePort{{Name: "a", Port: 80, NodePort: 30100}, {Name: "b", Port: 81, NodePort: 30100}}
+		}), "spec.ports[1].nodePort: Invalid value: 30100: provided port is already allocated"},
 		{service("y", ofType(corev1.ServiceTypeNodePort), withPort(30007)), `spec.ports[0].nodePort: Invalid value: 30007: provided port is already allocated`},
 		{service("y", ofType(corev1.ServiceTypeNodePort), withPort(80)), "provided port is not in the valid range. The range of valid ports is 30000-32767"},
 	} {

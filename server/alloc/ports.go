@@ -66,9 +66,11 @@ func (c *claim) listedPorts(ctx context.Context, used map[int]bool, had map[int]
 		if p.NodePort == 0 {
 			continue
 		}
-		byPort[p.Port] = p.NodePort
 		n := int(p.NodePort)
-		if had[n] || mine[n] {
+		// A new Service shares a node port between protocols of one port alone, as upstream has it.
+		shared := mine[n] && (c.old != nil || byPort[p.Port] == p.NodePort)
+		byPort[p.Port] = p.NodePort
+		if had[n] || shared {
 			continue
 		}
 		if err := c.takePort(ctx, used, n); err != nil {

@@ -138,7 +138,7 @@ func (c *claim) families() field.ErrorList {
 		}
 		s.IPFamilyPolicy = &policy
 	}
-	if errs := c.checkAddresses(); len(errs) > 0 {
+	if errs := append(c.checkFamilies(), c.checkAddresses()...); len(errs) > 0 {
 		return errs
 	}
 	if c.old != nil {
@@ -205,6 +205,27 @@ func (c *claim) infer(svc *corev1.Service) field.ErrorList {
 		if !slices.Contains(configured, f) {
 			errs = append(errs, field.Invalid(spec.Child("ipFamilies").Index(i), f, "not configured on this cluster"))
 		}
+	}
+	return errs
+}
+
+// checkFamilies says what no cluster could make of ipFamilies and ipFamilyPolicy.
+func (c *claim) checkFamilies() field.ErrorList {
+	s, spec := &c.svc.Spec, field.NewPath("spec")
+	var errs field.ErrorList
+	known := []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	for i, f := range s.IPFamilies {
+		at := spec.Child("ipFamilies").Index(i)
+		switch {
+		case !slices.Contains(known, f):
+			errs = append(errs, field.NotSupported(at, f, known))
+		case slices.Contains(s.IPFamilies[:i], f):
+			errs = append(errs, field.Duplicate(at, f))
+		}
+	}
+	policies := []corev1.IPFamilyPolicy{corev1.IPFamilyPolicyPreferDualStack, corev1.IPFamilyPolicyRequireDualStack, corev1.IPFamilyPolicySingleStack}
+	if !slices.Contains(policies, *s.IPFamilyPolicy) {
+		errs = append(errs, field.NotSupported(spec.Child("ipFamilyPolicy"), *s.IPFamilyPolicy, policies))
 	}
 	return errs
 }

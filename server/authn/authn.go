@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
@@ -35,6 +36,10 @@ type Config struct {
 	Static map[string]user.Info
 	// FrontProxy believes the headers of an authenticating proxy. Nil: none.
 	FrontProxy *FrontProxy
+	// BootstrapSecret finds the Secrets of bootstrap tokens. Nil: there are none.
+	BootstrapSecret func(ctx context.Context, namespace, name string) (*corev1.Secret, bool, error)
+	// Webhook is asked about bearer tokens that nobody else knows. Nil: nobody is.
+	Webhook authenticator.Token
 	// NoAnonymous refuses requests without credentials.
 	NoAnonymous bool
 	// Now is the clock. Default: time.Now.
@@ -53,8 +58,17 @@ func New(c Config) authenticator.Request {
 	if c.ClientCAs != nil {
 		a.ways = append(a.ways, (&certificates{roots: c.ClientCAs, now: c.Now}).request)
 	}
+	var t anyToken
 	if c.Tokens != nil || len(c.Static) > 0 {
-		t := newTokens(c.Static, c.Tokens)
+		t = append(t, newTokens(c.Static, c.Tokens))
+	}
+	if c.BootstrapSecret != nil {
+		t = append(t, bootstrap{c.BootstrapSecret, c.Now})
+	}
+	if c.Webhook != nil {
+		t = append(t, c.Webhook)
+	}
+	if len(t) > 0 {
 		a.ways = append(a.ways, bearer(t), websocket.NewProtocolAuthenticator(t).AuthenticateRequest)
 	}
 	return a
@@ -121,6 +135,23 @@ func bearer(t authenticator.Token) authenticator.RequestFunc {
 		}
 		return nil, false, err
 	}
+}
+
+// anyToken asks one after the other until one knows the token.
+type anyToken []authenticator.Token
+
+func (t anyToken) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	var errs []error
+	for _, one := range t {
+		r, ok, err := one.AuthenticateToken(ctx, token)
+		if ok {
+			return r, true, nil
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return nil, false, utilerrors.NewAggregate(errs)
 }
 
 // known is the configured tokens, then those of service accounts. The configured ones are compared by their hashes, so

@@ -56,6 +56,12 @@ func UnsupportedMedia(accepted ...string) error {
 		Message: "the body of the request was in an unknown format - accepted media types include: " + list}}
 }
 
+// UnsupportedPatch is the 415 for a patch of a built-in kind, where upstream's router does not find the way.
+func UnsupportedPatch() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType,
+		Reason: metav1.StatusReasonUnsupportedMediaType, Message: "415: Unsupported Media Type", Details: &metav1.StatusDetails{}}}
+}
+
 // parsers are the four text parsers: JSON or YAML, lenient or strict.
 var parsers = sync.OnceValue(func() (p [2][2]*serializerjson.Serializer) {
 	for y := range 2 {

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,6 +48,8 @@ type Media struct {
 // Allow says what the resource can answer beyond JSON and YAML.
 type Allow struct {
 	Protobuf, Table, Metadata, List bool
+	// Routed: upstream's router looks at the header before the resource does, and refuses in its own words.
+	Routed bool
 }
 
 type clause struct {
@@ -118,8 +121,24 @@ func Negotiate(r *http.Request, allow Allow) (Media, error) {
 	if allow.Protobuf {
 		accepted += ", " + TypeProtobuf
 	}
-	return m, &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable,
-		Reason: metav1.StatusReasonNotAcceptable, Message: "only the following media types are accepted: " + accepted}}
+	st := metav1.Status{Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: "only the following media types are accepted: " + accepted}
+	if allow.Routed && !slices.ContainsFunc(ParseAccept(header), func(c clause) bool { return c.known(allow) }) {
+		if allow.List { // whose route also watches
+			accepted += ", " + TypeJSON + ";stream=watch, " + TypeProtobuf + ";stream=watch"
+		}
+		st.Message, st.Details = "406: Not Acceptable\n\nAvailable representations: "+accepted, &metav1.StatusDetails{}
+	}
+	return m, &apierrors.StatusError{ErrStatus: st}
+}
+
+// known reports whether the type is one that is written here, if perhaps not in the form that the parameters ask for.
+func (c clause) known(allow Allow) bool {
+	switch c.typ {
+	case TypeJSON, TypeYAML, "*/*", "application/*":
+		return true
+	}
+	return c.typ == TypeProtobuf && allow.Protobuf
 }
 
 func (c clause) media(allow Allow) (Media, bool) {

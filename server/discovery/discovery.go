@@ -113,6 +113,13 @@ func NotFound() error {
 		Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{}}}
 }
 
+// Routed reports whether upstream's router knows the path of a document, and so answers to the right methods and media
+// types alone: all but /apis and the groups.
+func Routed(path string) bool {
+	path = strings.TrimRight(path, "/")
+	return path != "/apis" && (!strings.HasPrefix(path, "/apis/") || strings.Count(path, "/") > 2)
+}
+
 // Answer finds the document that a request asks for; nil if there is no such path at all.
 func (d *Documents) Answer(r *http.Request) (*Answer, error) {
 	path := strings.TrimRight(r.URL.Path, "/")
@@ -125,7 +132,7 @@ func (d *Documents) Answer(r *http.Request) (*Answer, error) {
 	if obj == nil || err != nil {
 		return nil, err
 	}
-	m, err := codec.Negotiate(r, codec.Allow{Protobuf: true})
+	m, err := codec.Negotiate(r, codec.Allow{Protobuf: true, Routed: Routed(path)})
 	if err != nil {
 		return nil, err
 	}

@@ -135,6 +135,7 @@ func TestAnswers(t *testing.T) {
 		{"/api/v2", "", 404, "", "the server could not find the requested resource"},
 		{"/apis/apps", "", 200, "application/json", `"kind":"APIGroup"`},
 		{"/apis/apps/v1/", protobuf + ",application/json", 200, protobuf, "deployments"},
+		{"/apis/apps/v1", "text/plain", 406, "", "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml"},
 		{"/apis/apps/v9", "", 404, "", "the server could not find the requested resource"},
 		{"/apis/example.com/v1", "", 200, "application/json", `"verbs":["delete","deletecollection","get","list","patch","create","update","watch"]`},
 		{"/apis/example.com/v9", "", 0, "", ""},

@@ -11,5 +11,8 @@
 // seat-seconds of those served before it end, and the earliest start is served first. Who finds a free seat owes
 // nothing for it: nobody waited.
 //
+// A write takes one seat. Upstream lets it hold more for a moment after its answer, by the number of its watchers; here all
+// watchers of a kind share one encoding of each event, so that a write costs little more for having them.
+//
 // Only server imports flow.
 package flow

@@ -24,10 +24,25 @@ func invalidOptions(kind string, errs field.ErrorList) error {
 	return apierrors.NewInvalid(schema.GroupKind{Group: "meta.k8s.io", Kind: kind}, "", errs)
 }
 
+// ValidateOptions judges the options of a write, given as a pointer; others pass.
+func ValidateOptions(options any) error {
+	switch o := options.(type) {
+	case *metav1.CreateOptions:
+		if errs := metavalidation.ValidateCreateOptions(o); len(errs) > 0 {
+			return invalidOptions("CreateOptions", errs)
+		}
+	case *metav1.UpdateOptions:
+		if errs := metavalidation.ValidateUpdateOptions(o); len(errs) > 0 {
+			return invalidOptions("UpdateOptions", errs)
+		}
+	}
+	return nil
+}
+
 // Create stores a new object. obj is of the row's version, decoded and defaulted, and becomes REST's own.
 func (r *REST) Create(ctx context.Context, k *api.Kind, namespace string, obj api.Object, o metav1.CreateOptions) (*store.Entry, error) {
-	if errs := metavalidation.ValidateCreateOptions(&o); len(errs) > 0 {
-		return nil, invalidOptions("CreateOptions", errs)
+	if err := ValidateOptions(&o); err != nil {
+		return nil, err
 	}
 	if err := matchNamespace(k, namespace, obj); err != nil {
 		return nil, err

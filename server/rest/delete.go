@@ -70,7 +70,7 @@ func (r *REST) deleteOnce(ctx context.Context, k *api.Kind, e *store.Entry, o *m
 	obj, gone := markDeleted(s, e.Object, o, r.Now())
 	switch {
 	case gone && dryRun:
-		return e, true, nil
+		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: versioned(obj, e.Object)}, true, nil
 	case gone:
 		done := func(bool) {}
 		if claim := r.Claims[resourceName(s)]; claim != nil {
@@ -81,11 +81,14 @@ func (r *REST) deleteOnce(ctx context.Context, k *api.Kind, e *store.Entry, o *m
 		}
 		out, err := r.delete(ctx, k, e)
 		done(err == nil)
-		return out, err == nil, err
+		if err != nil {
+			return nil, false, err
+		}
+		return &store.Entry{Key: e.Key, Rev: out.Rev, Object: versioned(obj, out.Object)}, true, nil
 	case obj == nil:
 		return e, false, nil
 	case dryRun:
-		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: obj}, false, nil
+		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: versioned(obj, e.Object)}, false, nil
 	}
 	out, err := r.Store.Update(ctx, e.Key, e.Rev, obj, ttl(s))
 	if err != nil {
@@ -96,6 +99,12 @@ func (r *REST) deleteOnce(ctx context.Context, k *api.Kind, e *store.Entry, o *m
 		return nil, false, r.internal(err)
 	}
 	return out, false, nil
+}
+
+// versioned gives an object that was not stored the version that its answer carries.
+func versioned(obj, stored api.Object) api.Object {
+	obj.SetResourceVersion(stored.GetResourceVersion())
+	return obj
 }
 
 func (r *REST) delete(ctx context.Context, k *api.Kind, e *store.Entry) (*store.Entry, error) {
@@ -151,7 +160,8 @@ func markDeleted(k *api.Kind, old api.Object, o *metav1.DeleteOptions, now time.
 	if wait && o.GracePeriodSeconds != nil {
 		period = max(*o.GracePeriodSeconds, 0)
 	}
-	if !pending && period == 0 {
+	atOnce := !pending && period == 0
+	if atOnce && k.GracefulDelete == nil {
 		return obj, true
 	}
 	at := metav1.NewTime(now.Add(time.Duration(period) * time.Second).Truncate(time.Second))
@@ -159,6 +169,9 @@ func markDeleted(k *api.Kind, old api.Object, o *metav1.DeleteOptions, now time.
 	obj.SetDeletionGracePeriodSeconds(&period)
 	if g := obj.GetGeneration(); g > 0 {
 		obj.SetGeneration(g + 1)
+	}
+	if atOnce { // a graceful kind's last answer says that it was given no time
+		return obj, true
 	}
 	markTerminating(obj)
 	return obj, false

@@ -185,3 +185,14 @@ func stampConditions(csr, old *certificatesv1.CertificateSigningRequest, now met
 	}
 	csr.Status.Conditions = conditions
 }
+
+// stampPhase says since when a volume is in its phase, where the client did not.
+func stampPhase(pv, old *corev1.PersistentVolume, now metav1.Time) {
+	at, was := &pv.Status.LastPhaseTransitionTime, old.Status.LastPhaseTransitionTime
+	switch changed := pv.Status.Phase != old.Status.Phase; {
+	case changed && (*at == nil || (*at).Equal(was)):
+		*at = &now
+	case !changed && *at == nil:
+		*at = was
+	}
+}

@@ -62,9 +62,6 @@ func (r *REST) list(ctx context.Context, k *api.Kind, namespace string, o metav1
 	}
 	if exact && snap.Revision() != rev {
 		l, err := r.listAt(ctx, k, prefix, "", sel, rev, o.Limit)
-		if errors.Is(err, store.ErrCompacted) {
-			return nil, apierrors.NewResourceExpired(fmt.Sprintf("The provided resource version %d is too old.", rev))
-		}
 		return l, r.wrap(err)
 	}
 	return listSnapshot(k, snap, namespace, prefix, "", sel, o.Limit), nil
@@ -79,12 +76,12 @@ func (r *REST) wrap(err error) error {
 
 // listOn continues a list where its token says.
 func (r *REST) listOn(ctx context.Context, k *api.Kind, prefix string, sel selector, o metav1.ListOptions) (*List, error) {
-	if o.ResourceVersion != "" && o.ResourceVersion != "0" {
-		return nil, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
-	}
 	from, rev, err := decodeToken(o.Continue, prefix)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: continue key is not valid: %v", err))
+	}
+	if o.ResourceVersion != "" && o.ResourceVersion != "0" {
+		return nil, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
 	}
 	if rev < 0 {
 		snap, err := r.snapshot(ctx, k, "")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -54,8 +55,29 @@ func (r *REST) Patch(ctx context.Context, k *api.Kind, namespace, name, sub stri
 	if s, ok := k.Subresource(sub); ok {
 		p.status = s.Type == api.StatusSub
 	}
-	w.change = func(old api.Object) (api.Object, error) { return p.object(ctx, k, old) }
+	w.change = func(old api.Object) (api.Object, error) {
+		obj, err := p.object(ctx, k, old)
+		if err != nil {
+			return nil, err
+		}
+		return obj, sameName(k.Namespaced, namespace, name, obj)
+	}
 	return r.write(ctx, w)
+}
+
+// sameName says that a patch has changed what the request names. A namespace that it took away comes back.
+func sameName(namespaced bool, namespace, name string, obj metav1.Object) error {
+	switch {
+	case obj.GetName() == "":
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s based on URL) was undeterminable: name must be provided", name))
+	case obj.GetName() != name:
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), name))
+	case namespaced && obj.GetNamespace() == "":
+		obj.SetNamespace(namespace)
+	case namespaced && obj.GetNamespace() != namespace:
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
 }
 
 // patcher applies one patch, parsed once, to JSON or to a tree.
@@ -172,7 +194,8 @@ func (p *patcher) into(ctx context.Context, old, out runtime.Object, gvk schema.
 		return p.whole(ctx, old, out, gvk)
 	}
 	if err := p.whole(ctx, touched, out, gvk); err != nil {
-		return err
+		reflect.ValueOf(out).Elem().SetZero()
+		return p.whole(ctx, old, out, gvk) // the error shows all of the object
 	}
 	from, to := reflect.ValueOf(rest.DeepCopyObject()).Elem(), reflect.ValueOf(out).Elem()
 	for i := range from.NumField() {
@@ -238,13 +261,16 @@ func (p *patcher) decode(ctx context.Context, data []byte, out runtime.Object, g
 	}
 	if err != nil {
 		return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
-			field.Invalid(field.NewPath("patch"), string(p.data), statusMessage(err))})
+			field.Invalid(field.NewPath("patch"), string(data), inDocument.ReplaceAllString(statusMessage(err), ""))})
 	}
 	for _, t := range warnings {
 		Warn(ctx, t)
 	}
 	return nil
 }
+
+// inDocument is what decoding says first of a document that a client has sent; a patched one is not the client's.
+var inDocument = regexp.MustCompile(`^\S+ in version "[^"]*" cannot be handled as a \S+: `)
 
 func statusMessage(err error) string {
 	var s apierrors.APIStatus

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -201,19 +202,20 @@ func conflict(k *api.Kind, name string) error {
 
 const modified = "the object has been modified; please apply your changes to the latest version and try again"
 
-// checkPreconditions compares what a client demanded of an object's identity.
+// checkPreconditions compares what a delete demanded of an object's identity. Upstream names the kind here, not the
+// resource.
 func checkPreconditions(k *api.Kind, e *store.Entry, p *metav1.Preconditions) error {
 	if p == nil {
 		return nil
 	}
-	name := e.Object.GetName()
-	if p.UID != nil && *p.UID != e.Object.GetUID() {
-		//lint:ignore ST1005 upstream's text
-		return apierrors.NewConflict(k.GroupResource(), name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, e.Object.GetUID()))
+	obj, what := e.Object, schema.GroupResource{Group: k.Group, Resource: k.Kind}
+	if p.UID != nil && *p.UID != obj.GetUID() {
+		return apierrors.NewConflict(what, obj.GetName(), fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). "+
+			"The object might have been deleted and then recreated", *p.UID, obj.GetUID()))
 	}
-	if p.ResourceVersion != nil && *p.ResourceVersion != e.Object.GetResourceVersion() {
-		//lint:ignore ST1005 upstream's text
-		return apierrors.NewConflict(k.GroupResource(), name, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, e.Object.GetResourceVersion()))
+	if p.ResourceVersion != nil && *p.ResourceVersion != obj.GetResourceVersion() {
+		return apierrors.NewConflict(what, obj.GetName(), fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). "+
+			"The object might have been modified", *p.ResourceVersion, obj.GetResourceVersion()))
 	}
 	return nil
 }

@@ -180,6 +180,9 @@ func (r *REST) PatchScale(ctx context.Context, k *api.Kind, sub *api.Subresource
 	}
 	return r.updateScale(ctx, k, sub, w, func(old *autoscalingv1.Scale) (*autoscalingv1.Scale, bool, error) {
 		out := &autoscalingv1.Scale{}
-		return out, false, p.into(ctx, old, out, scaleKind)
+		if err := p.into(ctx, old, out, scaleKind); err != nil {
+			return nil, false, err
+		}
+		return out, false, sameName(k.Namespaced, namespace, name, out)
 	})
 }

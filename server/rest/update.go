@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -39,8 +40,8 @@ type write struct {
 // Update replaces an object, or with a subresource what that covers. obj becomes REST's own. created tells that the
 // object was new.
 func (r *REST) Update(ctx context.Context, k *api.Kind, namespace, name, sub string, obj api.Object, o metav1.UpdateOptions) (e *store.Entry, created bool, err error) {
-	if errs := metavalidation.ValidateUpdateOptions(&o); len(errs) > 0 {
-		return nil, false, invalidOptions("UpdateOptions", errs)
+	if err := ValidateOptions(&o); err != nil {
+		return nil, false, err
 	}
 	if err := matchName(k, namespace, name, obj); err != nil {
 		return nil, false, err
@@ -187,6 +188,9 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 		prepareUpdate(ctx, s, obj, old)
 	} else if ok && sub.Type == api.StatusSub && !s.CRD {
 		keepOutside(obj, old) // nor does admission change the rest by way of the status
+		if pv, ok := obj.(*corev1.PersistentVolume); ok {
+			stampPhase(pv, old.(*corev1.PersistentVolume), metav1.NewTime(r.Now().Truncate(1e9)))
+		}
 	} else if ok && sub.Type == api.StatusSub {
 		obj = partOf(s, w.sub, old, obj)
 		ar.Object = obj
@@ -221,6 +225,9 @@ func (r *REST) checkIdentity(ctx context.Context, w write, e *store.Entry, obj a
 	}
 	if rv == e.Object.GetResourceVersion() {
 		return nil
+	}
+	if _, err := strconv.ParseUint(rv, 10, 64); err != nil {
+		return err // 500 without a reason, as upstream
 	}
 	if revOf(obj) > e.Rev {
 		// The client has seen more than this entry: the cache was behind.
