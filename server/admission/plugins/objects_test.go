@@ -106,8 +106,10 @@ func TestStorage(t *testing.T) {
 	expect(t, "protect", run(t, storageProtection{}, create(c)), "")
 	v := &corev1.PersistentVolume{ObjectMeta: named("v")}
 	expect(t, "protect", run(t, storageProtection{}, create(v)), "")
-	if c.Finalizers[0] != "kubernetes.io/pvc-protection" || v.Finalizers[0] != "kubernetes.io/pv-protection" {
-		t.Errorf("%v %v", c.Finalizers, v.Finalizers)
+	attributes := &storagev1.VolumeAttributesClass{ObjectMeta: named("gold")}
+	expect(t, "protect", run(t, storageProtection{}, create(attributes)), "")
+	if c.Finalizers[0] != "kubernetes.io/pvc-protection" || v.Finalizers[0] != "kubernetes.io/pv-protection" || attributes.Finalizers[0] != "kubernetes.io/vac-protection" {
+		t.Errorf("%v %v %v", c.Finalizers, v.Finalizers, attributes.Finalizers)
 	}
 	none, empty := newClaim(), ""
 	none.Spec.StorageClassName = &empty

@@ -50,12 +50,13 @@ func (p *defaultStorageClass) Admit(_ context.Context, r *admission.Request) err
 	return nil
 }
 
-// storageProtection adds the finalizers that keep claims and volumes while they are in use.
+// storageProtection adds the finalizers that keep claims, volumes and volume attributes classes while they are in use.
 type storageProtection struct{}
 
 func (storageProtection) Name() string { return "StorageObjectInUseProtection" }
 func (storageProtection) Handles(op admission.Operation, k *api.Kind, sub string) bool {
-	return op == admission.Create && sub == "" && (is(k, "", "persistentvolumeclaims") || is(k, "", "persistentvolumes"))
+	return op == admission.Create && sub == "" && (is(k, "", "persistentvolumeclaims") || is(k, "", "persistentvolumes") ||
+		is(k, "storage.k8s.io", "volumeattributesclasses"))
 }
 
 func (storageProtection) Admit(_ context.Context, r *admission.Request) error {
@@ -64,6 +65,8 @@ func (storageProtection) Admit(_ context.Context, r *admission.Request) error {
 		protect(o, "kubernetes.io/pv-protection")
 	case *corev1.PersistentVolumeClaim:
 		protect(o, "kubernetes.io/pvc-protection")
+	case *storagev1.VolumeAttributesClass:
+		protect(o, "kubernetes.io/vac-protection")
 	}
 	return nil
 }
