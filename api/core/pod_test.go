@@ -241,6 +241,11 @@ func TestService(t *testing.T) {
 	if got := portsText(s); got != "80/TCP" {
 		t.Error(got)
 	}
+	status := &corev1.Service{Status: corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "192.0.2.9"}}}}}
+	defaultService(status)
+	if mode := status.Status.LoadBalancer.Ingress[0].IPMode; mode == nil || *mode != corev1.LoadBalancerIPModeVIP {
+		t.Errorf("the mode of an address: %v", mode)
+	}
 	s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: 81})
 	defaultService(s)
 	expect(t, validateService(s), "spec.ports[0].name: Required value")

@@ -74,13 +74,13 @@ func defaultService(x *corev1.Service) {
 	if s.InternalTrafficPolicy == nil && s.Type != corev1.ServiceTypeExternalName {
 		s.InternalTrafficPolicy = api.Ptr(corev1.ServiceInternalTrafficPolicyCluster)
 	}
+	for i := range x.Status.LoadBalancer.Ingress { // of whatever type: a patch of the status does not bring the spec along
+		if g := &x.Status.LoadBalancer.Ingress[i]; g.IP != "" {
+			api.FillPtr(&g.IPMode, corev1.LoadBalancerIPModeVIP)
+		}
+	}
 	if s.Type == corev1.ServiceTypeLoadBalancer {
 		api.FillPtr(&s.AllocateLoadBalancerNodePorts, true)
-		for i := range x.Status.LoadBalancer.Ingress {
-			if g := &x.Status.LoadBalancer.Ingress[i]; g.IP != "" {
-				api.FillPtr(&g.IPMode, corev1.LoadBalancerIPModeVIP)
-			}
-		}
 	}
 }
 
