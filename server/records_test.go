@@ -80,7 +80,9 @@ func TestCloseEndsAStuckWrite(t *testing.T) {
 		_, err := j.Write([]byte("nobody reads"))
 		stuck <- err
 	}()
-	time.Sleep(time.Millisecond) // the write is stuck, or will fail at once
+	if _, err := b.Read(make([]byte, 1)); err != nil { // now the write is under way, and the rest of it is stuck
+		t.Fatal(err)
+	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"strings"
+
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 
@@ -178,17 +180,53 @@ func roundUpList(l corev1.ResourceList, name corev1.ResourceName) {
 
 // pullPolicy is Always for images whose tag is latest, spelt out or implied.
 func pullPolicy(image string) corev1.PullPolicy {
-	named, err := reference.ParseNormalizedNamed(image)
-	if err != nil {
-		return corev1.PullIfNotPresent
+	latest, ok := plainImage(image)
+	if !ok {
+		latest = anyImage(image)
 	}
-	tagged, hasTag := named.(reference.Tagged)
-	_, hasDigest := named.(reference.Digested)
-	if hasTag && tagged.Tag() == "latest" || !hasTag && !hasDigest {
+	if latest {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent
 }
+
+// anyImage tells whether a reference means the latest; one that is malformed does not.
+func anyImage(image string) bool {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return false
+	}
+	tagged, hasTag := named.(reference.Tagged)
+	_, hasDigest := named.(reference.Digested)
+	return hasTag && tagged.Tag() == "latest" || !hasTag && !hasDigest
+}
+
+// plainImage tells whether a reference of the usual form, "path/name" or "path/name:tag" in lower case with single
+// separators, means the latest; ok is false for any other, which takes regular expressions to judge.
+func plainImage(image string) (latest, ok bool) {
+	name, tag, tagged := strings.Cut(image, ":")
+	if len(name) == 0 || len(name) > 63 || len(tag) > 63 {
+		return false, false
+	}
+	for i := range len(name) {
+		c := name[i]
+		inside := i > 0 && i < len(name)-1 && alphanumeric(name[i-1]) && alphanumeric(name[i+1])
+		if !alphanumeric(c) && !(inside && (c == '/' || c == '.' || c == '-')) {
+			return false, false
+		}
+	}
+	for i := range len(tag) {
+		if c := tag[i]; !alphanumeric(c) && !(i > 0 && (c == '.' || c == '-')) {
+			return false, false
+		}
+	}
+	if tagged && tag == "" {
+		return false, false
+	}
+	return !tagged || tag == "latest", true
+}
+
+func alphanumeric(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 const defaultMode int32 = 0o644
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,34 @@ func TestPullPolicy(t *testing.T) {
 		if got := pullPolicy(image); got != want {
 			t.Errorf("%q: %s, want %s", image, got, want)
 		}
+	}
+}
+
+// TestPlainImages: the short way says of a reference what the general way says, if it says anything.
+func TestPlainImages(t *testing.T) {
+	const letters = "a0b./-:_Z@"
+	r := rand.New(rand.NewPCG(1, 2))
+	judged := 0
+	for range 200_000 {
+		b := make([]byte, 1+r.IntN(12))
+		for i := range b {
+			b[i] = letters[r.IntN(len(letters))]
+		}
+		if r.IntN(4) == 0 {
+			b = append(b, ":latest"...)
+		}
+		if latest, ok := plainImage(string(b)); ok {
+			judged++
+			if latest != anyImage(string(b)) {
+				t.Fatalf("%q: latest is %v", b, latest)
+			}
+		}
+	}
+	if judged < 1000 {
+		t.Errorf("only %d were judged", judged)
+	}
+	if _, ok := plainImage(strings.Repeat("0a", 32)); ok {
+		t.Error("an identifier is no name")
 	}
 }
 

@@ -123,7 +123,7 @@ func differing(k *api.Kind, old, obj api.Object) (before, after api.Object, ok b
 		switch a.Elem().Type().Field(i).Name {
 		case "TypeMeta", "ObjectMeta":
 		default:
-			if reflect.DeepEqual(fa.Interface(), fb.Interface()) {
+			if reflect.DeepEqual(fa.Addr().Interface(), fb.Addr().Interface()) { // pointers: a struct in an interface is a copy
 				continue
 			}
 		}

@@ -79,6 +79,7 @@ type Store struct {
 	agreement clientv3.KV
 	full      chan struct{} // writes are refused for lack of space
 	leases    leases
+	rounds    rounds
 	reads     flight // of the current revision, with an external cluster
 
 	stop  context.CancelFunc

@@ -87,6 +87,8 @@ func (s *Store) Delete(ctx context.Context, key string, rev int64) (*store.Entry
 // swap does op if the key is at rev (0: does not exist), else returns a *Conflict.
 func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op clientv3.Op) (*clientv3.TxnResponse, error) {
 	start := time.Now()
+	s.rounds.enter(ctx)
+	defer s.rounds.leave()
 	resp, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).
 		Then(op).Else(clientv3.OpGet(key)).Commit()
 	what := opUpdate
