@@ -46,6 +46,9 @@ func SinceCol[T Object](name string, since func(T) metav1.Time) Column {
 // Described is the column with a longer description than its name.
 func (c Column) Described(text string) Column { c.Description = text; return c }
 
+// SteadyWhen is the column of ColAt whose text may be kept when the function says that it has no age inside.
+func (c Column) SteadyWhen(steady func(Object) bool) Column { c.Steady = steady; return c }
+
 // Wide is the column shown with -o wide only.
 func (c Column) Wide() Column { c.Priority = 1; return c }
 
@@ -54,6 +57,7 @@ func ThroughHub(columns []Column, toHub func(Object) (Object, error)) []Column {
 	out := make([]Column, len(columns))
 	for i, c := range columns {
 		out[i] = c
+		out[i].Steady = nil
 		if cell := c.Cell; cell != nil {
 			out[i].Cell = func(o Object) any { return overHub(o, toHub, cell) }
 		}

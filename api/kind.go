@@ -153,29 +153,39 @@ type Column struct {
 	// Cell gives the value (string, int64, bool or nil). It is pure, so the server may keep its result beside the
 	// object. A cell that contains an age would be wrong then: such columns set Age or CellAt instead.
 	Cell func(Object) any
-	// CellAt is Cell for a text with an age inside ("3 (5m ago)"); its result must not be kept.
+	// CellAt is Cell for a text with an age inside ("3 (5m ago)"); its result must not be kept, unless Steady says that
+	// this object's has none.
 	CellAt func(obj Object, now time.Time) any
+	Steady func(Object) bool
 	// Age marks a column that shows the time since the value of Since (the creation time if nil).
 	Age   bool
 	Since func(Object) metav1.Time
 }
 
-// Fixed reports whether the column's value depends on the object alone and may be kept.
-func (c *Column) Fixed() bool { return !c.Age && c.CellAt == nil }
+// Fixed reports whether the object's value depends on the object alone and may be kept.
+func (c *Column) Fixed(obj Object) bool {
+	return !c.Age && (c.CellAt == nil || c.Steady != nil && c.Steady(obj))
+}
 
 // Value is the column's cell for one object at one time.
 func (c *Column) Value(obj Object, now time.Time) any {
 	switch {
-	case c.Age && c.Since != nil:
-		return Age(c.Since(obj), now)
 	case c.Age:
-		return Age(obj.GetCreationTimestamp(), now)
+		return Age(c.Time(obj), now)
 	case c.CellAt != nil:
 		return c.CellAt(obj, now)
 	case c.Cell != nil:
 		return c.Cell(obj)
 	}
 	return nil
+}
+
+// Time is what an Age column counts from.
+func (c *Column) Time(obj Object) metav1.Time {
+	if c.Since != nil {
+		return c.Since(obj)
+	}
+	return obj.GetCreationTimestamp()
 }
 
 // Age writes the time since t the way kubectl does ("5m", "3d2h"); "<unknown>" for a zero t.

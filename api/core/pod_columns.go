@@ -22,6 +22,9 @@ var podColumns = []api.Column{
 			return fmt.Sprintf("%d (%s ago)", s.restarts, api.Age(s.lastRestart, now))
 		}
 		return strconv.Itoa(s.restarts)
+	}).SteadyWhen(func(o api.Object) bool {
+		s := summarize(o.(*corev1.Pod))
+		return s.restarts == 0 || s.lastRestart.IsZero()
 	}),
 	api.AgeColumn(),
 	api.Col("IP", "string", func(p *corev1.Pod) any {
@@ -79,7 +82,8 @@ func summarize(p *corev1.Pod) summary {
 		}
 	}
 	sidecar := map[string]bool{}
-	for _, c := range p.Spec.InitContainers {
+	for i := range p.Spec.InitContainers {
+		c := &p.Spec.InitContainers[i]
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
 			sidecar[c.Name] = true
 			s.total++
@@ -111,7 +115,8 @@ func initialized(p *corev1.Pod) bool {
 
 // addInit counts init containers up to the first that is not done, whose state is the pod's status.
 func (s *summary) addInit(p *corev1.Pod, sidecar map[string]bool) (initializing bool, sidecarRestarts int, lastSidecar metav1.Time) {
-	for i, c := range p.Status.InitContainerStatuses {
+	for i := range p.Status.InitContainerStatuses {
+		c := &p.Status.InitContainerStatuses[i]
 		s.restarts += int(c.RestartCount)
 		later(&s.lastRestart, c.LastTerminationState.Terminated)
 		if sidecar[c.Name] {
@@ -144,7 +149,7 @@ func (s *summary) addContainers(p *corev1.Pod, restarts int, last metav1.Time) {
 	s.restarts, s.lastRestart = restarts, last
 	running := false
 	for i := len(p.Status.ContainerStatuses) - 1; i >= 0; i-- {
-		c := p.Status.ContainerStatuses[i]
+		c := &p.Status.ContainerStatuses[i]
 		s.restarts += int(c.RestartCount)
 		later(&s.lastRestart, c.LastTerminationState.Terminated)
 		t, w := c.State.Terminated, c.State.Waiting

@@ -92,6 +92,7 @@ type Table struct {
 	Now     time.Time
 	columns []api.Column
 	scratch []byte
+	ages    map[int64]string // by the second: many objects of a table are of one age
 }
 
 // Whole is the Table of some entries. Without headers it has no column definitions, as all but a watch's first.
@@ -169,53 +170,68 @@ func (t *Table) AppendRow(b []byte, e *store.Entry) ([]byte, error) {
 	return append(b, '}'), err
 }
 
-// hole stands in kept cells for one that depends on the time. It cannot be in JSON.
+// hole and the number of its column stand in kept cells for one that depends on the time. It cannot be in JSON.
 const hole = 0
 
 func (t *Table) appendCells(b []byte, e *store.Entry, obj api.Object) ([]byte, error) {
 	if t.Kind.CRD || t.Kind.Hub != nil { // other columns may show the same object
-		return t.fill(b, obj, func(*api.Column) bool { return true })
+		return t.fill(b, obj, false)
 	}
 	var err error
-	t.scratch, err = e.Append(t.scratch[:0], store.Cells, func(b []byte) ([]byte, error) {
-		return t.fill(b, obj, (*api.Column).Fixed)
-	})
+	t.scratch, err = e.Append(t.scratch[:0], store.Cells, func(b []byte) ([]byte, error) { return t.fill(b, obj, true) })
 	if err != nil {
 		return b, err
 	}
-	next := 0
 	for from := t.scratch; ; {
 		at := bytes.IndexByte(from, hole)
 		if at < 0 {
 			return append(b, from...), nil
 		}
-		for t.columns[next].Fixed() {
-			next++
-		}
 		b = append(b, from[:at]...)
-		if b, err = appendCell(b, t.columns[next].Value(obj, t.Now)); err != nil {
+		if b, err = t.appendCell(b, &t.columns[from[at+1]], obj); err != nil {
 			return b, err
 		}
-		next++
-		from = from[at+1:]
+		from = from[at+2:]
 	}
 }
 
-// fill appends the cells of the columns that it is told to, and leaves holes for the others.
-func (t *Table) fill(b []byte, obj api.Object, which func(*api.Column) bool) ([]byte, error) {
+// fill appends the cells, or holes for those that are not to be kept.
+func (t *Table) fill(b []byte, obj api.Object, holes bool) ([]byte, error) {
 	var err error
 	for i := range t.columns {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if c := &t.columns[i]; !which(c) {
-			b = append(b, hole)
-		} else if b, err = appendCell(b, c.Value(obj, t.Now)); err != nil {
+		if c := &t.columns[i]; holes && !c.Fixed(obj) {
+			b = append(b, hole, byte(i))
+		} else if b, err = t.appendCell(b, c, obj); err != nil {
 			return b, err
 		}
 	}
 	return b, nil
 }
+
+func (t *Table) appendCell(b []byte, c *api.Column, obj api.Object) ([]byte, error) {
+	if !c.Age {
+		return appendCell(b, c.Value(obj, t.Now))
+	}
+	since := c.Time(obj)
+	if since.IsZero() {
+		return appendCell(b, api.Age(since, t.Now))
+	}
+	second := int64(t.Now.Sub(since.Time).Seconds())
+	text, ok := t.ages[second]
+	if !ok {
+		if t.ages == nil || len(t.ages) >= maxAges {
+			t.ages = map[int64]string{}
+		}
+		text = api.Age(since, t.Now)
+		t.ages[second] = text
+	}
+	return plan.AppendText(b, text), nil
+}
+
+const maxAges = 4096 // that a table remembers
 
 func appendCell(b []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
