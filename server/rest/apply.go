@@ -151,7 +151,7 @@ func (c *plainConfig) merge(old api.Object) (merged api.Object, key string, ok b
 			return nil, "", false
 		}
 	}
-	sh := shapeOf(old, merged, managed, c.manager)
+	sh := shapeOf(old, merged, 0, managed, c.manager)
 	defer sketches.Put(sh)
 	sh.bits(c.force)
 	sh.bytes(c.outline)

@@ -83,11 +83,15 @@ func (r *REST) manage(k *api.Kind, sub string, old, obj api.Object, manager stri
 	if err != nil {
 		return nil, err
 	}
-	if before, after, ok := differing(k, old, obj); ok {
-		known, _ := r.shapes.LoadOrStore(managerKey{k: k, sub: sub}, &shapes{})
-		entries, ok, learn := known.(*shapes).remembered(before, after, manager)
+	if same, ok := agreeing(k, old, obj); ok {
+		key := managerKey{k: k, sub: sub}
+		known, ok := r.shapes.Load(key)
 		if !ok {
-			entries = m.UpdateNoErrors(before, after, manager).(api.Object).GetManagedFields()
+			known, _ = r.shapes.LoadOrStore(key, &shapes{})
+		}
+		entries, ok, learn := known.(*shapes).remembered(old, obj, same, manager)
+		if !ok {
+			entries = m.UpdateNoErrors(same.without(old), same.without(obj), manager).(api.Object).GetManagedFields()
 			if learn != nil {
 				learn(entries)
 			}
@@ -98,39 +102,62 @@ func (r *REST) manage(k *api.Kind, sub string, old, obj api.Object, manager stri
 	return m.UpdateNoErrors(old, obj, manager).(api.Object), nil
 }
 
-// differing returns two objects that differ as the given ones do, but have none of the top-level fields that are the
-// same in both: who owns what follows from the differences alone, and a write of the status leaves a large spec as it
-// was. ok is false where the fields must be looked at in more than one version.
-func differing(k *api.Kind, old, obj api.Object) (before, after api.Object, ok bool) {
+// members are some of a struct's, by their numbers.
+type members uint64
+
+func (f members) has(i int) bool { return f>>i&1 == 1 }
+
+// agreeing are the top-level fields that are the same in both objects: who owns what follows from the differences alone,
+// and a write of the status leaves a large spec as it was. ok is false where the fields must be looked at in more than
+// one version.
+func agreeing(k *api.Kind, old, obj api.Object) (same members, ok bool) {
 	if k.CRD {
-		return nil, nil, false
+		return 0, false
 	}
-	version := k.GroupVersion().String()
+	version := k.GroupVersion()
 	for _, entries := range [][]metav1.ManagedFieldsEntry{old.GetManagedFields(), obj.GetManagedFields()} {
 		for i := range entries {
-			if entries[i].APIVersion != version {
-				return nil, nil, false
+			if !isVersion(entries[i].APIVersion, version) {
+				return 0, false
 			}
 		}
 	}
 	a, b := reflect.ValueOf(old), reflect.ValueOf(obj)
-	if a.Type() != b.Type() || a.Elem().Kind() != reflect.Struct {
-		return nil, nil, false
+	if a.Type() != b.Type() || a.Elem().Kind() != reflect.Struct || a.Elem().NumField() > 64 {
+		return 0, false
 	}
-	less := [2]reflect.Value{reflect.New(a.Type().Elem()), reflect.New(a.Type().Elem())}
-	for i := range a.Elem().NumField() {
-		fa, fb := a.Elem().Field(i), b.Elem().Field(i)
-		switch a.Elem().Type().Field(i).Name {
+	a, b = a.Elem(), b.Elem()
+	for i := range a.NumField() {
+		switch a.Type().Field(i).Name {
 		case "TypeMeta", "ObjectMeta":
-		default:
-			if reflect.DeepEqual(fa.Addr().Interface(), fb.Addr().Interface()) { // pointers: a struct in an interface is a copy
-				continue
+		default: // by pointers: a struct in an interface is a copy
+			if reflect.DeepEqual(a.Field(i).Addr().Interface(), b.Field(i).Addr().Interface()) {
+				same |= 1 << i
 			}
 		}
-		less[0].Elem().Field(i).Set(fa)
-		less[1].Elem().Field(i).Set(fb)
 	}
-	return less[0].Interface().(api.Object), less[1].Interface().(api.Object), true
+	return same, true
+}
+
+// isVersion compares without putting the version together.
+func isVersion(s string, gv schema.GroupVersion) bool {
+	if gv.Group == "" {
+		return s == gv.Version
+	}
+	rest, ok := strings.CutPrefix(s, gv.Group)
+	return ok && len(rest) > 0 && rest[0] == '/' && rest[1:] == gv.Version
+}
+
+// without is the object, not copied deeply, without these fields.
+func (f members) without(obj api.Object) api.Object {
+	v := reflect.ValueOf(obj).Elem()
+	less := reflect.New(v.Type())
+	for i := range v.NumField() {
+		if !f.has(i) {
+			less.Elem().Field(i).Set(v.Field(i))
+		}
+	}
+	return less.Interface().(api.Object)
 }
 
 // resetFields are the fields that a write to the resource or subresource leaves as they were, so that nobody comes to

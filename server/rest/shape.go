@@ -42,14 +42,14 @@ type outcome struct {
 }
 
 // remembered returns the managed fields after a write of a known shape, or what must be told what they turn out to be; that
-// is nil if the shape cannot be remembered. before and after are from differing.
-func (s *shapes) remembered(before, after api.Object, manager string) (entries []metav1.ManagedFieldsEntry, ok bool, learn func([]metav1.ManagedFieldsEntry)) {
+// is nil if the shape cannot be remembered. The same members need not be looked at. after gets the managed fields of before.
+func (s *shapes) remembered(before, after api.Object, same members, manager string) (entries []metav1.ManagedFieldsEntry, ok bool, learn func([]metav1.ManagedFieldsEntry)) {
 	managed := before.GetManagedFields()
 	if m := after.GetManagedFields(); m != nil && !reflect.DeepEqual(m, managed) || len(managed) > 8 {
 		return nil, false, nil // the client changes them itself, or there are so many that the oldest are merged
 	}
 	after.SetManagedFields(managed) // the very same, so that learn knows the times by their pointers
-	sh := shapeOf(before, after, managed, manager)
+	sh := shapeOf(before, after, same, managed, manager)
 	defer sketches.Put(sh)
 	if sh.odd || len(sh.b) > maxShape {
 		return nil, false, nil
@@ -146,7 +146,7 @@ type sketch struct {
 
 var sketches = sync.Pool{New: func() any { return &sketch{} }}
 
-func shapeOf(before, after api.Object, managed []metav1.ManagedFieldsEntry, manager string) *sketch {
+func shapeOf(before, after api.Object, same members, managed []metav1.ManagedFieldsEntry, manager string) *sketch {
 	s := sketches.Get().(*sketch)
 	s.b, s.odd = s.b[:0], false
 	clear(s.times)
@@ -166,7 +166,13 @@ func shapeOf(before, after api.Object, managed []metav1.ManagedFieldsEntry, mana
 			s.odd = true
 		}
 	}
-	s.pair(reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem())
+	a, b := reflect.ValueOf(before).Elem(), reflect.ValueOf(after).Elem()
+	s.odd = s.odd || formOf(a.Type()).odd
+	for i := range a.NumField() {
+		if s.bits(same.has(i)); !same.has(i) {
+			s.pair(a.Field(i), b.Field(i))
+		}
+	}
 	return s
 }
 
