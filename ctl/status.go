@@ -65,7 +65,7 @@ func status(ctx context.Context, out io.Writer, cfg *daemon.Config) error {
 	for _, n := range nodes {
 		why := unready(n, time.Time{})
 		if why == "" {
-			why = "ready"
+			why = "ready" + pressure(n)
 		}
 		fmt.Fprintf(w, "node %s\t%s\n", n.Name, why)
 	}

@@ -262,7 +262,7 @@ func await(ctx context.Context, cfg *daemon.Config, died <-chan error, p progres
 			p.step("the node " + cfg.NodeName + " has registered")
 		}
 		if last = unready(node, p.start); last == "" {
-			p.step("the node is ready")
+			p.step("the node is ready" + pressure(node))
 			return nil
 		}
 	}
@@ -283,6 +283,25 @@ func unready(n *corev1.Node, start time.Time) string {
 		return ""
 	}
 	return "the node has not said whether it is ready"
+}
+
+// pressure says what keeps a node that is ready from taking pods, or nothing.
+func pressure(n *corev1.Node) string {
+	out := ""
+	for _, c := range n.Status.Conditions {
+		if c.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch c.Type {
+		case corev1.NodeDiskPressure:
+			out += ", but takes no pods: the disk is nearly full (free a tenth of it)"
+		case corev1.NodeMemoryPressure:
+			out += ", but takes few pods: memory is nearly used up"
+		case corev1.NodePIDPressure:
+			out += ", but takes no pods: the machine is nearly out of process ids"
+		}
+	}
+	return out
 }
 
 func notFound(err error) bool {
