@@ -113,6 +113,11 @@ func (c *Config) plug(n *Config, i int, bridge netlink.Link) error {
 	if err != nil {
 		return err
 	}
+	// What a node sends to a port of the instance may be meant for that node again. Where netfilter sees bridged packets, the
+	// bridge itself turns them round, and a port without hairpin mode never sends back what came by it.
+	if err := netlink.LinkSetHairpin(port, true); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetUp(port); err != nil {
 		return err
 	}

@@ -153,12 +153,13 @@ func prefixes(texts []string) []netip.Prefix {
 	return out
 }
 
-// chainName is unique, tells a reader what it is for, and fits nftables' 127 characters whatever the names are.
+// chainName is unique, tells a reader what it is for, and fits nftables' 127 characters whatever the names are, with a
+// backend's name after it.
 func chainName(kind string, svc *corev1.Service, p *corev1.ServicePort) string {
 	port := strconv.Itoa(int(p.Port)) + "/" + string(p.Protocol)
 	full := svc.Namespace + "/" + svc.Name + ":" + port
 	sum := sha256.Sum256([]byte(full))
-	return kind + "-" + hex.EncodeToString(sum[:5]) + "-" + full[:min(len(full), 90)]
+	return kind + "-" + hex.EncodeToString(sum[:5]) + "-" + full[:min(len(full), 80)]
 }
 
 func number(p corev1.Protocol) protocol {

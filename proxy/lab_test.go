@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -158,9 +159,11 @@ func kernel(t *testing.T, name string) string {
 			case s.Name == nodeFronts || s.Name == nodeRefuse:
 				lines = append(lines, fmt.Sprintf("%v -> %s", front{protocol: e.Key[0], port: port(e.Key[4:])}, to))
 			case strings.HasPrefix(s.Name, "of-"):
-				backends = append(backends, at(e.Val))
-			case strings.HasPrefix(s.Name, "in-"):
-				backends = append(backends, at(e.Key))
+				b := at(e.Val)
+				if _, name, ok := strings.Cut(to, "@"); ok { // a chain of its own
+					b = netip.MustParseAddrPort(name)
+				}
+				backends = append(backends, b)
 			case s.Name == hairpins:
 				lines = append(lines, "hairpins "+at(append(e.Key[:4:4], 0, 0)).Addr().String())
 			case s.Name == virtual:
@@ -170,8 +173,6 @@ func kernel(t *testing.T, name string) string {
 		slices.SortFunc(backends, backend.Compare)
 		if chain, ok := strings.CutPrefix(s.Name, "of-"); ok {
 			lines = append(lines, fmt.Sprintf("%s -> %v", chain, backends))
-		} else if chain, ok := strings.CutPrefix(s.Name, "in-"); ok {
-			lines = append(lines, fmt.Sprintf("%s remembers among %v", chain, backends))
 		} else if strings.HasPrefix(s.Name, "by-") {
 			lines = append(lines, fmt.Sprintf("%s lasts %v", s.Name, s.Timeout))
 		}
@@ -300,6 +301,7 @@ func TestAffinity(t *testing.T) {
 	}
 	l.put(svc(), 8080, "10.1.0.2 n1", "10.1.0.3 n1")
 	first, _ := l.world.Ask("tcp", "10.96.0.9:80")
+	listed(t, "skiff-test-proxy", "update @by-svc-")
 	l.expect("the same client", 20, l.world, "tcp", "10.96.0.9:80", first, "")
 	// Another backend comes: the client stays. Its own goes: it moves, and stays there.
 	l.put(svc(), 8080, "10.1.0.2 n1", "10.1.0.3 n1", "10.1.9.9 n2")
@@ -312,6 +314,45 @@ func TestAffinity(t *testing.T) {
 	l.expect("after its own went", 20, l.world, "tcp", "10.96.0.9:80", other, "")
 	l.put(svc(), 8080, "10.1.0.2 n1", "10.1.0.3 n1")
 	l.expect("after its own came back", 20, l.world, "tcp", "10.96.0.9:80", other, "")
+}
+
+// listed lets the administrator's tool read the table, where it is installed: versions of it die of rules that they do not
+// understand.
+func listed(t *testing.T, table, part string) {
+	t.Helper()
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Log("there is no nft")
+		return
+	}
+	if out, err := exec.Command(nft, "list", "table", "ip", table).CombinedOutput(); err != nil || !strings.Contains(string(out), part) {
+		t.Errorf("nft lists %v: %s", err, out)
+	}
+}
+
+// Affinity comes and goes while the service lives.
+func TestAffinitySwitches(t *testing.T) {
+	l := newLab(t)
+	for i, a := range []corev1.ServiceAffinity{corev1.ServiceAffinityNone, corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone} {
+		l.put(service("web", "10.96.0.9", func(s *corev1.Service) {
+			s.Spec.SessionAffinity, s.Spec.Type, s.Spec.Ports[0].NodePort = a, corev1.ServiceTypeNodePort, 30080
+		}), 8080, "10.1.0.2 n1", "10.1.0.3 n1")
+		sticks := a == corev1.ServiceAffinityClientIP
+		for range 500 { // until the kernel has the change
+			if i == 0 || strings.Contains(kernel(t, "skiff-test-proxy"), "by-ext-") == sticks {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, at := range []string{"10.96.0.9:80", nodeIP + ":30080"} {
+			want := "a b"
+			if sticks {
+				want, _ = l.world.Ask("tcp", at)
+			}
+			l.expect(string(a)+" at "+at, 40, l.world, "tcp", at, want, "")
+		}
+		listed(t, "skiff-test-proxy", "numgen random mod 2")
+	}
 }
 
 func TestUDPFlowsMoveWithTheBackends(t *testing.T) {

@@ -16,9 +16,6 @@ import (
 // masqueradeMark marks packets whose source must become this node's address. The bit is the one that upstream uses.
 const masqueradeMark = 0x4000
 
-// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
-const dynsetDelete = 2
-
 // The fixed sets and maps. Those with "node-" are for the node's own ports, and have no address in their keys.
 const (
 	fronts     = "fronts"           // address . protocol . port : goto a service's chain
@@ -130,24 +127,27 @@ func (tx *transaction) set(name string) *nftables.Set {
 	return &s
 }
 
-// mostClients is how many clients of one chain are remembered.
+// mostClients is how many clients of one backend are remembered.
 const mostClients = 1 << 18
 
-// A chain's own sets. The map of numbers is there while the chain is; the others while it has affinity.
+// A chain's own map, from numbers to backends, and with affinity to their chains. What belongs to one backend of a chain with
+// affinity has the chain's name and the backend's: a set of the clients that stay with it, and a chain that leads there. The
+// tool nft could not list rules that carry a remembered address from one lookup to the next.
 
-func (tx *transaction) numbers(chain string) *nftables.Set {
-	return &nftables.Set{Table: tx.nft, Name: "of-" + chain, IsMap: true, KeyType: nftables.TypeMark, DataType: nft.AddrPort,
-		KeyByteOrder: binaryutil.NativeEndian}
+func (tx *transaction) numbers(name string, c *chain) *nftables.Set {
+	s := &nftables.Set{Table: tx.nft, Name: "of-" + name, IsMap: true, KeyType: nftables.TypeMark, DataType: nft.AddrPort, KeyByteOrder: binaryutil.NativeEndian}
+	if c.affinity > 0 {
+		s.DataType = nftables.TypeVerdict
+	}
+	return s
 }
 
-func (tx *transaction) members(chain string) *nftables.Set {
-	return &nftables.Set{Table: tx.nft, Name: "in-" + chain, KeyType: nft.AddrPort, Concatenation: true}
+func (tx *transaction) clients(name string, c *chain, b backend) *nftables.Set {
+	return &nftables.Set{Table: tx.nft, Name: "by-" + stay(name, b), KeyType: nftables.TypeIPAddr, Dynamic: true, HasTimeout: true, Timeout: c.affinity, Size: mostClients}
 }
 
-func (tx *transaction) clients(name string, c *chain) *nftables.Set {
-	return &nftables.Set{Table: tx.nft, Name: "by-" + name, IsMap: true, KeyType: nftables.TypeIPAddr, DataType: nft.AddrPort,
-		Dynamic: true, HasTimeout: true, Timeout: c.affinity, Size: mostClients}
-}
+// stay is the name of the chain that leads to one backend and remembers the client.
+func stay(name string, b backend) string { return name + "@" + b.String() }
 
 // commit sends the change. New chains come before the elements that lead to them, old ones after.
 func (tx *transaction) commit(c *change) error {
@@ -174,10 +174,7 @@ func (tx *transaction) commit(c *change) error {
 	for name, ch := range c.chains {
 		if ch[1] == nil {
 			tx.conn.DelChain(&nftables.Chain{Table: tx.nft, Name: name})
-			tx.conn.DelSet(tx.numbers(name))
-			if ch[0].affinity > 0 {
-				tx.forgetClients(name, ch[0])
-			}
+			tx.strip(name, ch[0])
 		}
 	}
 	if err := tx.conn.Flush(); err != nil {
@@ -186,49 +183,69 @@ func (tx *transaction) commit(c *change) error {
 	return nil
 }
 
-func (tx *transaction) forgetClients(name string, c *chain) {
-	tx.conn.DelSet(tx.members(name))
-	tx.conn.DelSet(tx.clients(name, c))
+// strip removes what a chain without rules has beside it.
+func (tx *transaction) strip(name string, c *chain) {
+	tx.conn.DelSet(tx.numbers(name, c))
+	if c.affinity > 0 {
+		tx.forget(name, c, c.backends)
+	}
 }
 
-// fill makes a chain's sets and rules what they must be. Its rules depend on the number of backends, not on which.
+// forget removes the chains and the clients of backends that nothing leads to any more.
+func (tx *transaction) forget(name string, c *chain, gone []backend) {
+	for _, b := range gone {
+		ch := &nftables.Chain{Table: tx.nft, Name: stay(name, b)}
+		tx.conn.FlushChain(ch)
+		tx.conn.DelChain(ch)
+		tx.conn.DelSet(tx.clients(name, c, b))
+	}
+}
+
+// remember adds the chains and the sets of backends that a chain with affinity gets.
+func (tx *transaction) remember(name string, c *chain, fresh []backend) error {
+	for _, b := range fresh {
+		set := tx.clients(name, c, b)
+		if err := tx.sets.Add(tx.conn, set); err != nil {
+			return err
+		}
+		tx.conn.AddChain(&nftables.Chain{Table: tx.nft, Name: stay(name, b)})
+		// When the memory is full, the first rule does nothing.
+		tx.rule(stay(name, b), nft.Rule{nft.Saddr(nft.W0), &expr.Dynset{SrcRegKey: nft.W0, SetName: set.Name,
+			Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: c.affinity}})
+		to := nft.Key(b.Addr(), b.Port())
+		tx.rule(stay(name, b), nft.Rule{&expr.Immediate{Register: nft.W0, Data: to[:4]}, &expr.Immediate{Register: nft.W1, Data: to[4:6]}, nft.Dnat(nft.W0)})
+	}
+	return nil
+}
+
+// fill makes a chain's map and rules what they must be. Its rules depend on the number of backends, and only with affinity
+// on which.
 func (tx *transaction) fill(name string, from, to *chain) error {
-	var before []backend
-	ruled := from != nil && from.source == to.source && from.insiders == to.insiders && from.affinity == to.affinity &&
-		slices.Equal(from.allow, to.allow) && len(from.backends) == len(to.backends)
+	if from == nil || from.affinity != to.affinity {
+		if from != nil {
+			tx.conn.FlushChain(&nftables.Chain{Table: tx.nft, Name: name})
+			tx.strip(name, from)
+		}
+		if err := tx.sets.Add(tx.conn, tx.numbers(name, to)); err != nil {
+			return err
+		}
+		from = &chain{affinity: to.affinity}
+	}
+	ruled := from.source == to.source && from.insiders == to.insiders && slices.Equal(from.allow, to.allow) &&
+		len(from.backends) == len(to.backends) && len(from.backends) > 0 && (to.affinity == 0 || slices.Equal(from.backends, to.backends))
 	if !ruled {
 		tx.conn.FlushChain(&nftables.Chain{Table: tx.nft, Name: name})
 	}
-	if from == nil {
-		if err := tx.sets.Add(tx.conn, tx.numbers(name)); err != nil {
-			return err
-		}
-	} else {
-		before = from.backends
-	}
-	had, has := from != nil && from.affinity > 0, to.affinity > 0
-	if had && from.affinity != to.affinity {
-		tx.forgetClients(name, from)
-		had = false
-	}
-	if has && !had {
-		if err := tx.sets.Add(tx.conn, tx.members(name)); err != nil {
-			return err
-		}
-		if err := tx.sets.Add(tx.conn, tx.clients(name, to)); err != nil {
+	if to.affinity > 0 {
+		if err := tx.remember(name, to, without(to.backends, from.backends)); err != nil {
 			return err
 		}
 	}
-	if err := tx.number(name, before, to.backends); err != nil {
+	if err := tx.number(name, from, to); err != nil {
 		return err
 	}
-	if has {
-		if !had {
-			before = nil
-		}
-		if err := tx.enlist(name, before, to.backends); err != nil {
-			return err
-		}
+	if to.affinity > 0 {
+		tx.forget(name, to, without(from.backends, to.backends))
 	}
 	if !ruled {
 		for _, r := range tx.chainRules(name, to) {
@@ -238,11 +255,27 @@ func (tx *transaction) fill(name string, from, to *chain) error {
 	return nil
 }
 
-// number changes the map from numbers to backends where they differ.
-func (tx *transaction) number(name string, before, after []backend) error {
-	element := func(i int, b backend) nftables.SetElement {
-		return nftables.SetElement{Key: nft.Word(uint32(i)), Val: nft.Key(b.Addr(), b.Port())}
+// without are those of all that are not among others.
+func without(all, others []backend) []backend {
+	there := make(map[backend]bool, len(others))
+	for _, b := range others {
+		there[b] = true
 	}
+	return slices.DeleteFunc(slices.Clone(all), func(b backend) bool { return there[b] })
+}
+
+// number changes the map from numbers to backends where they differ.
+func (tx *transaction) number(name string, from, to *chain) error {
+	element := func(i int, b backend) nftables.SetElement {
+		e := nftables.SetElement{Key: nft.Word(uint32(i))}
+		if to.affinity > 0 {
+			e.VerdictData = nft.Goto(stay(name, b))
+		} else {
+			e.Val = nft.Key(b.Addr(), b.Port())
+		}
+		return e
+	}
+	before, after := from.backends, to.backends
 	var add, del []nftables.SetElement
 	for i, b := range before {
 		if i >= len(after) || after[i] != b {
@@ -254,27 +287,7 @@ func (tx *transaction) number(name string, before, after []backend) error {
 			add = append(add, element(i, b))
 		}
 	}
-	return tx.elements(tx.numbers(name), del, add)
-}
-
-// enlist changes the set of backends, by which a client's remembered backend is known to be there still.
-func (tx *transaction) enlist(name string, before, after []backend) error {
-	var add, del []nftables.SetElement
-	was, is := map[backend]bool{}, map[backend]bool{}
-	for _, b := range before {
-		was[b] = true
-	}
-	for _, b := range after {
-		if is[b] = true; !was[b] {
-			add = append(add, nftables.SetElement{Key: nft.Key(b.Addr(), b.Port())})
-		}
-	}
-	for _, b := range before {
-		if !is[b] {
-			del = append(del, nftables.SetElement{Key: nft.Key(b.Addr(), b.Port())})
-		}
-	}
-	return tx.elements(tx.members(name), del, add)
+	return tx.elements(tx.numbers(name, to), del, add)
 }
 
 func (tx *transaction) chainRules(name string, c *chain) []nft.Rule {
@@ -303,20 +316,14 @@ func (tx *transaction) chainRules(name string, c *chain) []nft.Rule {
 	case outside:
 		out = append(out, nft.Join(nft.FromOutside(tx.cluster), nft.SetMark(masqueradeMark)))
 	}
-	choose := nft.Rule{&expr.Numgen{Register: nft.W0, Modulus: uint32(len(c.backends)), Type: unix.NFT_NG_RANDOM},
-		nft.Map(tx.numbers(name).Name, nft.W0, nft.W0)}
+	choose := nft.Rule{&expr.Numgen{Register: nft.W0, Modulus: uint32(len(c.backends)), Type: unix.NFT_NG_RANDOM}}
 	if c.affinity == 0 {
-		return append(out, nft.Join(choose, nft.Rule{nft.Dnat(nft.W0)}))
+		return append(out, nft.Join(choose, nft.Rule{nft.Map("of-"+name, nft.W0, nft.W0), nft.Dnat(nft.W0)}))
 	}
-	clients := tx.clients(name, c).Name
-	recall := nft.Rule{nft.Saddr(nft.W4), nft.Map(clients, nft.W4, nft.W0), nft.In(tx.members(name).Name, nft.W0)}
-	remember := nft.Rule{nft.Saddr(nft.W4), &expr.Dynset{SrcRegKey: nft.W4, SrcRegData: nft.W0, SetName: clients,
-		Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: c.affinity}, nft.Dnat(nft.W0)}
-	// A client whose backend is gone chooses again; its entry must go first, because an update keeps the old value.
-	forget := nft.Rule{nft.Saddr(nft.W4), nft.Map(clients, nft.W4, nft.W0),
-		&expr.Dynset{SrcRegKey: nft.W4, SrcRegData: nft.W0, SetName: clients, Operation: dynsetDelete}}
-	// When the memory is full, nothing can be remembered, and the rule that would is left before its end.
-	return append(out, nft.Join(recall, remember), forget, nft.Join(choose, remember), nft.Join(choose, nft.Rule{nft.Dnat(nft.W0)}))
+	for _, b := range c.backends {
+		out = append(out, nft.Rule{nft.Saddr(nft.W0), nft.In("by-"+stay(name, b), nft.W0), nft.Goto(stay(name, b))})
+	}
+	return append(out, nft.Join(choose, nft.Rule{nft.Vmap("of-"+name, nft.W0)}))
 }
 
 // lead changes which front leads where, and the sets of addresses.
