@@ -49,6 +49,9 @@ func (c Column) Described(text string) Column { c.Description = text; return c }
 // SteadyWhen is the column of ColAt whose text may be kept when the function says that it has no age inside.
 func (c Column) SteadyWhen(steady func(Object) bool) Column { c.Steady = steady; return c }
 
+// Formatted is the column with a format.
+func (c Column) Formatted(format string) Column { c.Format = format; return c }
+
 // Wide is the column shown with -o wide only.
 func (c Column) Wide() Column { c.Priority = 1; return c }
 

@@ -74,7 +74,8 @@ type Kind struct {
 
 	// Validate judges a new object; ValidateUpdate judges a change and must itself include the rules of
 	// Validate that still apply. ValidateStatus judges a write to the status subresource. Common metadata
-	// rules are the server's.
+	// rules are the server's. A row with a Hub is judged by the hub's; where it has rules of its own (events.k8s.io is
+	// stricter than core), they get objects of the hub's type all the same.
 	Validate       func(obj Object) field.ErrorList
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	ValidateStatus func(obj, old Object) field.ErrorList
@@ -108,6 +109,9 @@ type Kind struct {
 
 	// CRD is set on rows that a CustomResourceDefinition made: their objects are *unstructured.Unstructured.
 	CRD bool
+	// Aggregated is set on rows of kinds that an aggregated API server has, which are in no server's table: calls go to it
+	// as requests. Their objects are *unstructured.Unstructured.
+	Aggregated bool
 }
 
 // Subresource is one path under a resource ("status", "scale", "log").

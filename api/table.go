@@ -13,8 +13,9 @@ import (
 // Table finds rows by resource, by kind and by Go type. Readers never wait: a change (a CRD that comes or goes)
 // publishes a new index. The zero value is an empty table.
 type Table struct {
-	mu    sync.Mutex
-	index atomic.Pointer[index]
+	mu      sync.Mutex
+	index   atomic.Pointer[index]
+	changed chan struct{} // closed when the next index is published; nil while nobody waits
 }
 
 type index struct {
@@ -62,7 +63,21 @@ func (t *Table) publish(kinds []*Kind) error {
 		}
 	}
 	t.index.Store(ix)
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 	return nil
+}
+
+// Changed returns a channel that is closed when the rows are no longer those that Kinds would return now.
+func (t *Table) Changed() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed
 }
 
 // Kinds returns all rows in the order in which they were added. The caller must not change the slice.

@@ -50,7 +50,7 @@ func validateControllerRevision(x *appsv1.ControllerRevision) field.ErrorList {
 }
 
 func validateControllerRevisionUpdate(x, old *appsv1.ControllerRevision) field.ErrorList {
-	errs := validateControllerRevision(x)
+	errs := core.NotNegative(field.NewPath("revision"), &x.Revision)
 	if !equality.Semantic.DeepEqual(x.Data, old.Data) {
 		errs = append(errs, core.Immutable(field.NewPath("data"), x.Data, old.Data)...)
 	}

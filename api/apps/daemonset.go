@@ -111,7 +111,6 @@ func validateDaemonSet(x *appsv1.DaemonSet) field.ErrorList {
 }
 
 func validateDaemonSetUpdate(x, old *appsv1.DaemonSet) field.ErrorList {
-	errs := validateDaemonSet(x)
-	errs = append(errs, core.Immutable(field.NewPath("spec", "selector"), x.Spec.Selector, old.Spec.Selector)...)
-	return errs
+	errs := core.Immutable(field.NewPath("spec", "selector"), x.Spec.Selector, old.Spec.Selector)
+	return append(errs, validateDaemonSet(x)...)
 }

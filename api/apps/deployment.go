@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"maps"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -26,8 +27,8 @@ var deployment = &api.Kind{
 		api.Col("Ready", "string", func(x *appsv1.Deployment) any {
 			return fmt.Sprintf("%d/%d", x.Status.ReadyReplicas, api.Int(x.Spec.Replicas))
 		}),
-		api.Col("Up-to-date", "integer", func(x *appsv1.Deployment) any { return int64(x.Status.UpdatedReplicas) }),
-		api.Col("Available", "integer", func(x *appsv1.Deployment) any { return int64(x.Status.AvailableReplicas) }),
+		api.Col("Up-to-date", "string", func(x *appsv1.Deployment) any { return int64(x.Status.UpdatedReplicas) }),
+		api.Col("Available", "string", func(x *appsv1.Deployment) any { return int64(x.Status.AvailableReplicas) }),
 		api.AgeColumn(),
 		api.Col("Containers", "string", func(x *appsv1.Deployment) any { return core.ContainerNames(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Images", "string", func(x *appsv1.Deployment) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
@@ -38,7 +39,12 @@ var deployment = &api.Kind{
 		x.Status = appsv1.DeploymentStatus{}
 		core.DropDisabledInTemplate(&x.Spec.Template, nil)
 	}),
-	PrepareUpdate: api.OnUpdate(func(x, old *appsv1.Deployment) { core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template) }),
+	PrepareUpdate: api.OnUpdate(func(x, old *appsv1.Deployment) {
+		core.DropDisabledInTemplate(&x.Spec.Template, &old.Spec.Template)
+		if !maps.Equal(x.Annotations, old.Annotations) { // they count here
+			x.Generation = old.Generation + 1
+		}
+	}),
 	HasGeneration: true, UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
 		api.Scale(scaleDeployment),

@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"strconv"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -30,10 +29,6 @@ var replicaSet = &api.Kind{
 		api.Col("Images", "string", func(x *appsv1.ReplicaSet) any { return core.ContainerImages(&x.Spec.Template.Spec) }).Wide(),
 		api.Col("Selector", "string", func(x *appsv1.ReplicaSet) any { return metav1.FormatLabelSelector(x.Spec.Selector) }).Wide(),
 	},
-	FieldKeys: []string{"status.replicas"},
-	Fields: api.Selectable(func(x *appsv1.ReplicaSet) map[string]string {
-		return map[string]string{"status.replicas": strconv.Itoa(int(x.Status.Replicas))}
-	}),
 	Default: api.Defaults(defaultReplicaSet),
 	PrepareCreate: api.OnCreate(func(x *appsv1.ReplicaSet) {
 		x.Status = appsv1.ReplicaSetStatus{}

@@ -74,8 +74,7 @@ func defaultStatefulSet(x *appsv1.StatefulSet) {
 	core.DefaultPodTemplate(&s.Template)
 	for i := range s.VolumeClaimTemplates {
 		t := &s.VolumeClaimTemplates[i]
-		api.Fill(&t.APIVersion, "v1")
-		api.Fill(&t.Kind, "PersistentVolumeClaim")
+		t.APIVersion, t.Kind = "v1", "PersistentVolumeClaim" // whatever else the user says
 		core.DefaultClaim(t)
 	}
 }
@@ -130,13 +129,14 @@ func validateStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
 
 // validateNewStatefulSet holds what old objects are not judged by.
 func validateNewStatefulSet(x *appsv1.StatefulSet) field.ErrorList {
-	errs := validateStatefulSet(x)
+	var errs field.ErrorList
 	path := field.NewPath("spec")
-	if n := x.Spec.ServiceName; n != "" {
-		errs = append(errs, core.Label(path.Child("serviceName"), n)...)
-	}
 	for i := range x.Spec.VolumeClaimTemplates {
 		errs = append(errs, core.ValidateClaimSpec(path.Child("volumeClaimTemplates").Index(i).Child("spec"), &x.Spec.VolumeClaimTemplates[i].Spec)...)
+	}
+	errs = append(errs, validateStatefulSet(x)...)
+	if n := x.Spec.ServiceName; n != "" {
+		errs = append(errs, core.Label(path.Child("serviceName"), n)...)
 	}
 	return errs
 }

@@ -2,7 +2,6 @@ package autoscaling
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -35,32 +34,35 @@ func v1ToV2(o api.Object) (api.Object, error) {
 		CurrentReplicas:    in.Status.CurrentReplicas,
 		DesiredReplicas:    in.Status.DesiredReplicas,
 	}
-	for key, into := range map[string]any{
-		metricsAnnotation: &out.Spec.Metrics, currentMetricsAnnotation: &out.Status.CurrentMetrics,
-		conditionsAnnotation: &out.Status.Conditions, behaviorAnnotation: &out.Spec.Behavior,
-	} {
-		text, ok := out.Annotations[key]
-		if !ok {
-			continue
-		}
-		if err := json.Unmarshal([]byte(text), into); err != nil {
-			return nil, fmt.Errorf("annotation %s: %w", key, err)
-		}
-		delete(out.Annotations, key)
-	}
-	if len(out.Annotations) == 0 {
-		out.Annotations = nil
-	}
+	notes := out.Annotations
 	if p := in.Spec.TargetCPUUtilizationPercentage; p != nil {
-		out.Spec.Metrics = append([]autoscalingv2.MetricSpec{cpuMetric(*p)}, out.Spec.Metrics...)
+		out.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(*p)}
 	}
 	if p := in.Status.CurrentCPUUtilizationPercentage; p != nil {
-		out.Status.CurrentMetrics = append([]autoscalingv2.MetricStatus{{
-			Type: autoscalingv2.ResourceMetricSourceType,
-			Resource: &autoscalingv2.ResourceMetricStatus{
-				Name: corev1.ResourceCPU, Current: autoscalingv2.MetricValueStatus{AverageUtilization: p},
-			},
-		}}, out.Status.CurrentMetrics...)
+		out.Status.CurrentMetrics = []autoscalingv2.MetricStatus{{Type: autoscalingv2.ResourceMetricSourceType,
+			Resource: &autoscalingv2.ResourceMetricStatus{Name: corev1.ResourceCPU, Current: autoscalingv2.MetricValueStatus{AverageUtilization: p}}}}
+	}
+	// What does not parse is dropped, as upstream does.
+	if m, ok := read[[]autoscalingv1.MetricSpec](notes, metricsAnnotation); ok {
+		out.Spec.Metrics = append(each(m, metricFromV1), out.Spec.Metrics...)
+	}
+	if m, ok := read[[]autoscalingv1.MetricStatus](notes, currentMetricsAnnotation); ok {
+		out.Status.CurrentMetrics = each(m, currentFromV1)
+	}
+	if c, ok := read[[]autoscalingv2.HorizontalPodAutoscalerCondition](notes, conditionsAnnotation); ok {
+		out.Status.Conditions = c
+	}
+	if b, ok := read[behaviorNote](notes, behaviorAnnotation); ok && (b.ScaleUp != nil || b.ScaleDown != nil) {
+		out.Spec.Behavior = &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleUp: b.ScaleUp.rules(), ScaleDown: b.ScaleDown.rules()}
+	}
+	for _, key := range []string{metricsAnnotation, currentMetricsAnnotation, conditionsAnnotation, behaviorAnnotation} {
+		delete(notes, key)
+	}
+	if len(notes) == 0 {
+		out.Annotations = nil
+	}
+	if len(out.Spec.Metrics) == 0 {
+		out.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(defaultUtilization)}
 	}
 	return out, nil
 }
@@ -94,12 +96,9 @@ func v2ToV1(o api.Object) (api.Object, error) {
 		out.Spec.TargetCPUUtilizationPercentage = metrics[i].Resource.Target.AverageUtilization
 		metrics = slices.Delete(metrics, i, i+1)
 	}
-	if i := slices.IndexFunc(current, func(m autoscalingv2.MetricStatus) bool {
-		return m.Resource != nil && m.Resource.Name == corev1.ResourceCPU && m.Resource.Current.AverageUtilization != nil
-	}); i >= 0 {
-		out.Status.CurrentCPUUtilizationPercentage = current[i].Resource.Current.AverageUtilization
-		if current[i].Resource.Current.AverageValue == nil {
-			current = slices.Delete(current, i, i+1)
+	for _, m := range current {
+		if m.Resource != nil && m.Resource.Name == corev1.ResourceCPU && m.Resource.Current.AverageUtilization != nil {
+			out.Status.CurrentCPUUtilizationPercentage = m.Resource.Current.AverageUtilization
 		}
 	}
 	note := func(key string, present bool, v any) error {
@@ -117,10 +116,10 @@ func v2ToV1(o api.Object) (api.Object, error) {
 		return nil
 	}
 	for _, err := range []error{
-		note(metricsAnnotation, len(metrics) > 0, metrics),
-		note(currentMetricsAnnotation, len(current) > 0, current),
+		note(metricsAnnotation, len(metrics) > 0, each(metrics, metricToV1)),
+		note(currentMetricsAnnotation, len(current) > 0, each(current, currentToV1)),
 		note(conditionsAnnotation, len(in.Status.Conditions) > 0, in.Status.Conditions),
-		note(behaviorAnnotation, in.Spec.Behavior != nil, in.Spec.Behavior),
+		note(behaviorAnnotation, in.Spec.Behavior != nil, behaviorOf(in.Spec.Behavior)),
 	} {
 		if err != nil {
 			return nil, err

@@ -5,7 +5,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/api/core"
 )
+
+// defaultUtilization is the processor's, in percent of what pods ask for.
+const defaultUtilization = 80
 
 var horizontalPodAutoscaler = &api.Kind{
 	Group: "autoscaling", Version: "v2", Kind: "HorizontalPodAutoscaler",
@@ -16,6 +20,10 @@ var horizontalPodAutoscaler = &api.Kind{
 	ValidateUpdate: api.CheckUpdate(func(x, _ *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
 		return validateHorizontalPodAutoscaler(x)
 	}),
+	ValidateStatus: api.CheckUpdate(func(x, _ *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
+		return core.Counts(field.NewPath("status"), core.Count{Field: "currentReplicas", N: int64(x.Status.CurrentReplicas)},
+			core.Count{Field: "desiredReplicas", N: int64(x.Status.DesiredReplicas)})
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Reference", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any {
@@ -23,8 +31,8 @@ var horizontalPodAutoscaler = &api.Kind{
 		}),
 		api.Col("Targets", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return targetsText(x) }),
 		api.Col("MinPods", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return minPods(x) }),
-		api.Col("MaxPods", "integer", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Spec.MaxReplicas) }),
-		api.Col("Replicas", "integer", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Status.CurrentReplicas) }),
+		api.Col("MaxPods", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Spec.MaxReplicas) }),
+		api.Col("Replicas", "string", func(x *autoscalingv2.HorizontalPodAutoscaler) any { return int64(x.Status.CurrentReplicas) }),
 		api.AgeColumn(),
 	},
 	Default:             api.Defaults(defaultHorizontalPodAutoscaler),
@@ -37,7 +45,7 @@ var horizontalPodAutoscaler = &api.Kind{
 func defaultHorizontalPodAutoscaler(x *autoscalingv2.HorizontalPodAutoscaler) {
 	api.FillPtr(&x.Spec.MinReplicas, 1)
 	if len(x.Spec.Metrics) == 0 {
-		x.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(80)}
+		x.Spec.Metrics = []autoscalingv2.MetricSpec{cpuMetric(defaultUtilization)}
 	}
 	if b := x.Spec.Behavior; b != nil {
 		b.ScaleUp = defaultRules(b.ScaleUp, autoscalingv2.HPAScalingRules{
@@ -61,7 +69,7 @@ func defaultRules(r *autoscalingv2.HPAScalingRules, d autoscalingv2.HPAScalingRu
 	if r.StabilizationWindowSeconds == nil {
 		r.StabilizationWindowSeconds = d.StabilizationWindowSeconds
 	}
-	if len(r.Policies) == 0 {
+	if r.Policies == nil {
 		r.Policies = d.Policies
 	}
 	return r

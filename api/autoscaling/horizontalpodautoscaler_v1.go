@@ -14,6 +14,7 @@ var horizontalPodAutoscalerV1 = &api.Kind{
 	Default:             api.Defaults(defaultV1),
 	UnconditionalUpdate: true,
 	Hub:                 horizontalPodAutoscaler, ToHub: v1ToV2, FromHub: v2ToV1,
+	Columns: api.ThroughHub(horizontalPodAutoscaler.Columns, v1ToV2),
 	Subresources: []api.Subresource{
 		api.Status(),
 	},

@@ -1,9 +1,13 @@
 package autoscaling
 
 import (
+	"strings"
+
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api/core"
@@ -33,8 +37,13 @@ func validateHorizontalPodAutoscaler(x *autoscalingv2.HorizontalPodAutoscaler) f
 	if gv, err := schema.ParseGroupVersion(s.ScaleTargetRef.APIVersion); err == nil && gv.Group == "" && s.ScaleTargetRef.Kind != "ReplicationController" {
 		errs = append(errs, field.Invalid(path.Child("scaleTargetRef", "apiVersion"), s.ScaleTargetRef.APIVersion, "apiVersion must specify API group"))
 	}
+	outside := false // some metric does not come from the pods themselves
 	for i := range s.Metrics {
 		errs = append(errs, validateMetric(path.Child("metrics").Index(i), &s.Metrics[i])...)
+		outside = outside || s.Metrics[i].Type == autoscalingv2.ObjectMetricSourceType || s.Metrics[i].Type == autoscalingv2.ExternalMetricSourceType
+	}
+	if s.MinReplicas != nil && *s.MinReplicas == 0 && len(s.Metrics) > 0 && !outside {
+		errs = append(errs, field.Forbidden(path.Child("metrics"), "must specify at least one Object or External metric to support scaling to zero replicas"))
 	}
 	if b := s.Behavior; b != nil {
 		errs = append(errs, validateRules(path.Child("behavior", "scaleUp"), b.ScaleUp)...)
@@ -102,9 +111,6 @@ func validateRules(path *field.Path, r *autoscalingv2.HPAScalingRules) field.Err
 const missingSource = "must populate information for the given metric source"
 
 func validateMetric(path *field.Path, m *autoscalingv2.MetricSpec) field.ErrorList {
-	if m.Type == "" {
-		return field.ErrorList{field.Required(path.Child("type"), "must specify a metric source type")}
-	}
 	sources := []struct {
 		t     autoscalingv2.MetricSourceType
 		name  string
@@ -121,6 +127,9 @@ func validateMetric(path *field.Path, m *autoscalingv2.MetricSpec) field.ErrorLi
 		{autoscalingv2.ContainerResourceMetricSourceType, "containerResource", m.ContainerResource != nil, func(at *field.Path) field.ErrorList { return validateContainerMetric(at, m.ContainerResource) }},
 	}
 	var errs field.ErrorList
+	if m.Type == "" {
+		errs = append(errs, field.Required(path.Child("type"), "must specify a metric source type"))
+	}
 	known := false
 	for _, s := range sources {
 		if s.t == m.Type {
@@ -147,16 +156,16 @@ func validateMetric(path *field.Path, m *autoscalingv2.MetricSpec) field.ErrorLi
 }
 
 func validateIdentifier(path *field.Path, m *autoscalingv2.MetricIdentifier) field.ErrorList {
-	errs := segment(path.Child("name"), m.Name, "must specify a metric name")
-	return append(errs, core.LabelSelector(path.Child("selector"), m.Selector)...)
+	return segment(path.Child("name"), m.Name, "must specify a metric name") // nobody looks at the selector here
 }
 
 func validateTarget(path *field.Path, t *autoscalingv2.MetricTarget) field.ErrorList {
 	var errs field.ErrorList
 	switch t.Type {
+	case autoscalingv2.UtilizationMetricType, autoscalingv2.ValueMetricType, autoscalingv2.AverageValueMetricType:
 	case "":
 		errs = append(errs, field.Required(path.Child("type"), "must specify a metric target type"))
-	case autoscalingv2.UtilizationMetricType, autoscalingv2.ValueMetricType, autoscalingv2.AverageValueMetricType:
+		fallthrough
 	default:
 		errs = append(errs, field.Invalid(path.Child("type"), t.Type, "must be either Utilization, Value, or AverageValue"))
 	}
@@ -209,7 +218,7 @@ func validateExternalMetric(path *field.Path, m *autoscalingv2.ExternalMetricSou
 func validatePodsMetric(path *field.Path, m *autoscalingv2.PodsMetricSource) field.ErrorList {
 	errs := validateIdentifier(path.Child("metric"), &m.Metric)
 	errs = append(errs, validateTarget(path.Child("target"), &m.Target)...)
-	if q := m.Target.AverageValue; q == nil || q.Sign() != 1 {
+	if m.Target.AverageValue == nil {
 		errs = append(errs, field.Required(path.Child("target", "averageValue"), "must specify a positive target averageValue"))
 	}
 	return errs
@@ -221,7 +230,15 @@ func validateContainerMetric(path *field.Path, m *autoscalingv2.ContainerResourc
 	if name := string(m.Name); name == "" {
 		errs = append(errs, field.Required(at, "must specify a resource name"))
 	} else {
-		errs = append(errs, core.ContainerResourceName(at, name)...)
+		errs = append(errs, core.Problems(at, name, validation.IsQualifiedName(name))...)
+		switch {
+		case strings.Contains(name, "/"):
+			if !core.IsExtendedResource(m.Name) {
+				errs = append(errs, field.Invalid(at, name, "doesn't follow extended resource name standard"))
+			}
+		case name != "cpu" && name != "memory" && name != "ephemeral-storage" && !strings.HasPrefix(name, corev1.ResourceHugePagesPrefix):
+			errs = append(errs, field.Invalid(at, name, "must be a standard resource for containers"))
+		}
 	}
 	if m.Container == "" {
 		errs = append(errs, field.Required(path.Child("container"), "must specify a container"))

@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"fmt"
 	"github.com/robfig/cron/v3"
 	"github.com/skiff-sh/skiff/api/core"
 	batchv1 "k8s.io/api/batch/v1"
@@ -26,7 +25,12 @@ var cronJob = &api.Kind{
 		api.NameColumn(),
 		api.Col("Schedule", "string", func(x *batchv1.CronJob) any { return x.Spec.Schedule }),
 		api.Col("Timezone", "string", func(x *batchv1.CronJob) any { return orNone(x.Spec.TimeZone) }),
-		api.Col("Suspend", "boolean", func(x *batchv1.CronJob) any { return fmt.Sprint(x.Spec.Suspend != nil && *x.Spec.Suspend) }),
+		api.Col("Suspend", "boolean", func(x *batchv1.CronJob) any {
+			if x.Spec.Suspend != nil && *x.Spec.Suspend {
+				return "True"
+			}
+			return "False"
+		}),
 		api.Col("Active", "integer", func(x *batchv1.CronJob) any { return int64(len(x.Status.Active)) }),
 		api.ColAt("Last Schedule", lastSchedule),
 		api.AgeColumn(),
@@ -76,7 +80,7 @@ func validateCronJob(x *batchv1.CronJob) field.ErrorList {
 		case strings.EqualFold(*z, "Local"):
 			errs = append(errs, field.Invalid(path.Child("timeZone"), *z, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"))
 		case err != nil:
-			errs = append(errs, field.Invalid(path.Child("timeZone"), *z, err.Error()))
+			errs = append(errs, field.Invalid(path.Child("timeZone"), *z, "unknown time zone "+*z))
 		}
 	}
 	errs = append(errs, core.NotNegative(path.Child("startingDeadlineSeconds"), s.StartingDeadlineSeconds)...)

@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -61,7 +60,7 @@ func defaultJob(x *batchv1.Job) {
 		}
 	}
 	if len(x.Labels) == 0 {
-		x.Labels = maps.Clone(s.Template.Labels)
+		x.Labels = s.Template.Labels // the very same: what createJob adds to the pods' labels is then the job's too, as upstream
 	}
 	api.FillPtr(&s.CompletionMode, batchv1.NonIndexedCompletion)
 	api.FillPtr(&s.Suspend, false)
@@ -97,8 +96,10 @@ func createJob(x *batchv1.Job) {
 		batchv1.ControllerUidLabel: string(x.UID), "controller-uid": string(x.UID),
 		batchv1.JobNameLabel: x.Name, "job-name": x.Name,
 	}
-	labels := map[string]string{}
-	maps.Copy(labels, x.Spec.Template.Labels)
+	labels := x.Spec.Template.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
 	for k, v := range own {
 		if _, ok := labels[k]; !ok {
 			labels[k] = v

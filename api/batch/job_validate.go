@@ -41,7 +41,7 @@ func validateJob(x *batchv1.Job) field.ErrorList {
 		}
 	}
 	if x.Spec.Selector == nil {
-		return append(errs, field.Required(path.Child("selector"), ""))
+		errs = append(errs, field.Required(path.Child("selector"), ""))
 	}
 	errs = append(errs, core.LabelSelector(path.Child("selector"), x.Spec.Selector)...)
 	if sel, err := metav1.LabelSelectorAsSelector(x.Spec.Selector); err == nil && !sel.Matches(labels.Set(x.Spec.Template.Labels)) {
@@ -56,8 +56,8 @@ func validateGenerated(path *field.Path, x *batchv1.Job) field.ErrorList {
 		return nil
 	}
 	var errs field.ErrorList
-	for _, want := range []struct{ key, value string }{{batchv1.ControllerUidLabel, string(x.UID)}, {batchv1.JobNameLabel, x.Name},
-		{"controller-uid", string(x.UID)}, {"job-name", x.Name}} {
+	for _, want := range []struct{ key, value string }{{"controller-uid", string(x.UID)}, {"job-name", x.Name},
+		{batchv1.ControllerUidLabel, string(x.UID)}, {batchv1.JobNameLabel, x.Name}} {
 		at := path.Child("template", "metadata", "labels").Key(want.key)
 		switch got, ok := x.Spec.Template.Labels[want.key]; {
 		case !ok:
@@ -354,11 +354,16 @@ func validateJobUpdate(x, old *batchv1.Job) field.ErrorList {
 	path, now, was := field.NewPath("spec"), &x.Spec, &old.Spec
 	errs = append(errs, validateCompletionsUpdate(path.Child("completions"), now, was)...)
 	errs = append(errs, core.Immutable(path.Child("selector"), now.Selector, was.Selector)...)
+	errs = append(errs, immutableTemplate(path.Child("template"), now, was, old)...)
 	errs = append(errs, core.Immutable(path.Child("completionMode"), now.CompletionMode, was.CompletionMode)...)
 	errs = append(errs, core.Immutable(path.Child("podFailurePolicy"), now.PodFailurePolicy, was.PodFailurePolicy)...)
 	errs = append(errs, core.Immutable(path.Child("backoffLimitPerIndex"), now.BackoffLimitPerIndex, was.BackoffLimitPerIndex)...)
 	errs = append(errs, core.Immutable(path.Child("managedBy"), now.ManagedBy, was.ManagedBy)...)
 	errs = append(errs, core.Immutable(path.Child("successPolicy"), now.SuccessPolicy, was.SuccessPolicy)...)
+	return errs
+}
+
+func immutableTemplate(path *field.Path, now, was *batchv1.JobSpec, old *batchv1.Job) field.ErrorList {
 	t := now.Template.DeepCopy()
 	if was.Suspend != nil && *was.Suspend && old.Status.StartTime == nil { // where its pods may run can change until it starts (KEP-2926)
 		t.Spec.NodeSelector, t.Spec.Tolerations = was.Template.Spec.NodeSelector, was.Template.Spec.Tolerations
@@ -366,9 +371,9 @@ func validateJobUpdate(x, old *batchv1.Job) field.ErrorList {
 		t.Labels, t.Annotations = was.Template.Labels, was.Template.Annotations
 	}
 	if !equality.Semantic.DeepEqual(t, &was.Template) {
-		errs = append(errs, core.Immutable(path.Child("template"), now.Template, was.Template)...)
+		return core.Immutable(path, now.Template, was.Template)
 	}
-	return errs
+	return nil
 }
 
 // validateCompletionsUpdate lets indexed jobs grow and shrink as a whole (KEP-3715).
@@ -386,16 +391,4 @@ func validateCompletionsUpdate(path *field.Path, now, was *batchv1.JobSpec) fiel
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, *now.Completions, "can only be modified in tandem with spec.parallelism")}
-}
-
-func validateJobStatus(x, _ *batchv1.Job) field.ErrorList {
-	s, path := &x.Status, field.NewPath("status")
-	errs := core.Counts(path, core.Count{Field: "active", N: int64(s.Active)}, core.Count{Field: "succeeded", N: int64(s.Succeeded)}, core.Count{Field: "failed", N: int64(s.Failed)})
-	if s.Ready != nil {
-		errs = append(errs, core.Counts(path, core.Count{Field: "ready", N: int64(*s.Ready)})...)
-	}
-	if s.Terminating != nil {
-		errs = append(errs, core.Counts(path, core.Count{Field: "terminating", N: int64(*s.Terminating)})...)
-	}
-	return errs
 }

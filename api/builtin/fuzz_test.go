@@ -55,18 +55,28 @@ func FuzzDecoded(f *testing.F) {
 
 func judge(k *api.Kind, obj api.Object) {
 	old := obj.DeepCopyObject().(api.Object)
+	hub := func(o api.Object) api.Object { // what a row with a hub judges is of the hub's type
+		if k.Hub == nil {
+			return o
+		}
+		h, err := k.ToHub(o)
+		if err != nil {
+			return k.Hub.New()
+		}
+		return h
+	}
 	for _, check := range []func(obj, old api.Object) int{
 		func(o, _ api.Object) int {
 			if k.Validate == nil {
 				return 0
 			}
-			return len(k.Validate(o))
+			return len(k.Validate(hub(o)))
 		},
 		func(o, old api.Object) int {
 			if k.ValidateUpdate == nil {
 				return 0
 			}
-			return len(k.ValidateUpdate(o, old))
+			return len(k.ValidateUpdate(hub(o), hub(old)))
 		},
 		func(o, old api.Object) int {
 			if k.ValidateStatus == nil {

@@ -30,6 +30,15 @@ func TestNothingPanics(t *testing.T) {
 	}
 }
 
+func hubOf(t *testing.T, k *api.Kind, obj api.Object) api.Object {
+	t.Helper()
+	hub, err := k.ToHub(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hub
+}
+
 func exercise(t *testing.T, k *api.Kind, obj, old api.Object, now time.Time) {
 	t.Helper()
 	for i := range k.Columns {
@@ -59,11 +68,15 @@ func exercise(t *testing.T, k *api.Kind, obj, old api.Object, now time.Time) {
 		}
 	}
 	for range 2 { // raw objects, then defaulted ones
+		judged, before := obj, old
+		if k.Hub != nil { // a row with a hub judges objects of the hub's type
+			judged, before = hubOf(t, k, obj), hubOf(t, k, old)
+		}
 		if k.Validate != nil {
-			k.Validate(obj)
+			k.Validate(judged)
 		}
 		if k.ValidateUpdate != nil {
-			k.ValidateUpdate(obj, old)
+			k.ValidateUpdate(judged, before)
 		}
 		if k.ValidateStatus != nil {
 			k.ValidateStatus(obj, old)

@@ -1,8 +1,9 @@
 // Package codec turns objects into the bytes that upstream Kubernetes keeps in etcd, and back.
 //
-// Invariant: what upstream stored is understood, and what is written here is what upstream would write: the protobuf
-// envelope ("k8s\x00" and a runtime.Unknown) for built-in kinds, JSON for custom resources and for the kinds of
-// apiextensions.k8s.io and apiregistration.k8s.io. Decoding looks at the bytes, not at the kind, to tell them apart.
+// Invariant: what upstream stored is understood, in every version of a kind that upstream has kept since it was beta, and
+// what is written here upstream reads: the protobuf envelope ("k8s\x00" and a runtime.Unknown) for built-in kinds, JSON for
+// custom resources and for the kinds of apiextensions.k8s.io and apiregistration.k8s.io, always in the row's version.
+// Decoding looks at the bytes, not at the kind, to tell them apart.
 //
 // server and daemon import codec; it imports api and api/builtin only.
 package codec
@@ -66,9 +67,12 @@ func (c *Codec) decode(value []byte) (api.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	row, err := c.row(apiVersion, kind)
+	row, older, err := c.row(apiVersion, kind)
 	if err != nil {
 		return nil, err
+	}
+	if row == nil {
+		return c.decodeOlder(older, raw, nil)
 	}
 	obj := row.New()
 	m, ok := obj.(interface{ Unmarshal([]byte) error })
@@ -96,9 +100,12 @@ func (c *Codec) decodeJSON(value []byte) (api.Object, error) {
 	if err := json.Unmarshal(value, &t); err != nil {
 		return nil, err
 	}
-	row, err := c.row(t.APIVersion, t.Kind)
+	row, older, err := c.row(t.APIVersion, t.Kind)
 	if err != nil {
 		return nil, err
+	}
+	if row == nil {
+		return c.decodeOlder(older, nil, value)
 	}
 	obj := row.New()
 	if err := utiljson.UnmarshalCaseSensitivePreserveInts(value, obj); err != nil {
@@ -107,19 +114,20 @@ func (c *Codec) decodeJSON(value []byte) (api.Object, error) {
 	return c.toStored(row, obj)
 }
 
-// row is the row that the bytes were written with: the codec's own, or another version of the same kind.
-func (c *Codec) row(apiVersion, kind string) (*api.Kind, error) {
+// row is the row that the bytes were written with: the codec's own, or another version of the same kind. For a version
+// that has no row it is nil, and older says what it is.
+func (c *Codec) row(apiVersion, kind string) (row *api.Kind, older schema.GroupVersionKind, err error) {
 	if kind == c.kind.Kind && apiVersion == c.kind.GroupVersion().String() {
-		return c.kind, nil
+		return c.kind, older, nil
 	}
 	gv, err := schema.ParseGroupVersion(apiVersion)
 	if err != nil {
-		return nil, err
+		return nil, older, err
 	}
 	if k, ok := builtin.Table().Kind(gv.WithKind(kind)); ok && k.Storage() == c.kind {
-		return k, nil
+		return k, older, nil
 	}
-	return nil, fmt.Errorf("found %s %s", apiVersion, kind)
+	return nil, gv.WithKind(kind), nil
 }
 
 func (c *Codec) toStored(row *api.Kind, obj api.Object) (api.Object, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,6 +17,18 @@ import (
 	"github.com/skiff-sh/skiff/api/codec"
 )
 
+// storable takes out what validation lets nobody store.
+func storable(obj api.Object) api.Object {
+	if h, ok := obj.(*autoscalingv2.HorizontalPodAutoscaler); ok && h.Spec.Behavior != nil {
+		for _, r := range []*autoscalingv2.HPAScalingRules{h.Spec.Behavior.ScaleUp, h.Spec.Behavior.ScaleDown} {
+			if r != nil && len(r.Policies) == 0 {
+				r.Policies = nil
+			}
+		}
+	}
+	return obj
+}
+
 func TestRoundTrip(t *testing.T) {
 	src := apitest.New(1)
 	for _, k := range builtin.Kinds() {
@@ -25,7 +38,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Run(k.String(), func(t *testing.T) {
 			c := codec.For(k)
 			for range 5 {
-				obj := src.Object(k)
+				obj := storable(src.Object(k))
 				obj.SetResourceVersion("7")
 				before := obj.DeepCopyObject()
 				b, err := c.Encode(obj)
@@ -83,6 +96,18 @@ func TestSameAsUpstream(t *testing.T) {
 	}
 }
 
+func byHub(t *testing.T, k *api.Kind, obj api.Object) api.Object {
+	hub, err := k.ToHub(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := k.FromHub(hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
 func TestHubRoundTrip(t *testing.T) {
 	src := apitest.New(3)
 	for _, k := range builtin.Kinds() {
@@ -91,6 +116,9 @@ func TestHubRoundTrip(t *testing.T) {
 		}
 		for range 20 {
 			obj := src.Object(k)
+			if k.Kind == "HorizontalPodAutoscaler" { // its annotations are made on the first way
+				obj = byHub(t, k, obj)
+			}
 			hub, err := k.ToHub(obj)
 			if err != nil {
 				t.Fatal(err)

@@ -20,6 +20,16 @@ var lease = &api.Kind{
 		api.AgeColumn(),
 	},
 	AllowCreateOnUpdate: true,
+	// Coordinated leader election is off, as by default upstream.
+	PrepareCreate: api.OnCreate(func(x *coordinationv1.Lease) { x.Spec.Strategy, x.Spec.PreferredHolder = nil, nil }),
+	PrepareUpdate: api.OnUpdate(func(x, old *coordinationv1.Lease) {
+		if old.Spec.Strategy == nil {
+			x.Spec.Strategy = nil
+		}
+		if old.Spec.PreferredHolder == nil {
+			x.Spec.PreferredHolder = nil
+		}
+	}),
 }
 
 func holder(x *coordinationv1.Lease) string {

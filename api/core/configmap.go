@@ -18,7 +18,7 @@ var configMap = &api.Kind{
 	ValidateUpdate: api.CheckUpdate(validateConfigMapUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),
-		api.Col("Data", "integer", func(x *corev1.ConfigMap) any { return int64(len(x.Data) + len(x.BinaryData)) }),
+		api.Col("Data", "string", func(x *corev1.ConfigMap) any { return int64(len(x.Data) + len(x.BinaryData)) }),
 		api.AgeColumn(),
 	},
 	UnconditionalUpdate: true,

@@ -123,13 +123,13 @@ func (v *podValidator) ports(path *field.Path, ports []corev1.ContainerPort) fie
 			errs = append(errs, Port(at.Child("containerPort"), p.ContainerPort)...)
 		}
 		errs = append(errs, OneOf(at.Child("protocol"), p.Protocol, corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
-		if v.spec.HostNetwork && p.HostPort != p.ContainerPort && p.HostPort != 0 {
-			errs = append(errs, field.Invalid(at.Child("hostPort"), p.HostPort, "must match `containerPort` when `hostNetwork` is true"))
-		}
 		if p.HostPort == 0 {
 			continue
 		}
 		errs = append(errs, Port(at.Child("hostPort"), p.HostPort)...)
+		if v.spec.HostNetwork && p.HostPort != p.ContainerPort {
+			errs = append(errs, field.Invalid(at.Child("hostPort"), p.HostPort, "must match `containerPort` when `hostNetwork` is true"))
+		}
 		key := fmt.Sprintf("%s/%s/%d", p.Protocol, p.HostIP, p.HostPort)
 		if v.hostPorts[key] {
 			errs = append(errs, field.Duplicate(at.Child("hostPort"), key))
@@ -250,7 +250,7 @@ func validateResourceFieldRef(path *field.Path, r *corev1.ResourceFieldSelector,
 			return nil
 		}
 	}
-	return field.ErrorList{field.Invalid(path.Child("divisor"), r.Divisor.String(), "only divisor's values "+allowed+" are supported with the "+of+" resource")}
+	return field.ErrorList{field.Invalid(path.Child("divisor"), r.Resource, "only divisor's values "+allowed+" are supported with the "+of+" resource")}
 }
 
 // validateEnvFrom names no index where it speaks of the source as a whole: upstream's list is at list.
@@ -460,7 +460,7 @@ func validateContainerResource(at, list *field.Path, name corev1.ResourceName, q
 		!strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix):
 		errs = append(errs, field.Invalid(list, name, "must be a standard resource for containers"))
 	}
-	errs = append(notNegativeQuantity(at, q), errs...)
+	errs = append(NotNegativeQuantity(at, q), errs...)
 	if isHugePages(name) {
 		size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
 		if err != nil || size.Value() == 0 || q.Sign() < 0 || q.Value()%size.Value() != 0 {
@@ -485,7 +485,16 @@ func ContainerResourceName(path *field.Path, name string) field.ErrorList {
 	return errs
 }
 
-func notNegativeQuantity(path *field.Path, q resource.Quantity) field.ErrorList {
+// IsExtendedResource reports whether a name is one that a vendor gave a resource: neither the system's nor with a prefix
+// that quotas use.
+func IsExtendedResource(name corev1.ResourceName) bool {
+	n := string(name)
+	return strings.Contains(n, "/") && !strings.Contains(n, corev1.ResourceDefaultNamespacePrefix) && !strings.HasPrefix(n, corev1.DefaultResourceRequestsPrefix) &&
+		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+n)) == 0
+}
+
+// NotNegativeQuantity checks an amount.
+func NotNegativeQuantity(path *field.Path, q resource.Quantity) field.ErrorList {
 	if q.Sign() < 0 {
 		return field.ErrorList{field.Invalid(path, q.String(), "must be greater than or equal to 0")}
 	}

@@ -40,36 +40,39 @@ var Event = &api.Kind{
 			"type":                           e.Type,
 		}
 	}),
-	Validate: api.Check(validateEvent),
-	Columns:  eventColumns,
+	ValidateName: PathSegment,
+	Validate:     api.Check(func(e *corev1.Event) field.ErrorList { return ValidateEvent(e, "reportingComponent") }),
+	ValidateUpdate: api.CheckUpdate(func(e, _ *corev1.Event) field.ErrorList {
+		return ValidateEvent(e, "reportingComponent")
+	}),
+	Columns: eventColumns,
 }
 
-// validateEvent checks that the event is where its object is; objects without a namespace have theirs in "default" or,
-// for components, "kube-system".
-// validateEvent judges an event of the older API, which says less of itself where it has no eventTime.
-func validateEvent(e *corev1.Event) field.ErrorList {
+// ValidateEvent holds in both APIs of events. One with an eventTime says more of itself, and one without must be where
+// its object is. Events of objects without a namespace are in "default" or, of components, "kube-system". controller is
+// what the API calls the field of the reporting controller.
+func ValidateEvent(e *corev1.Event, controller string) field.ErrorList {
+	about := e.InvolvedObject.Namespace
+	elsewhere := about == "" && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem ||
+		about != "" && about != e.Namespace && e.EventTime.IsZero()
 	var errs field.ErrorList
-	path := field.NewPath("involvedObject", "namespace")
-	switch about := e.InvolvedObject.Namespace; {
-	case about == "" && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem:
-		errs = append(errs, field.Invalid(path, about, "does not match event.namespace"))
-	case about != "" && about != e.Namespace:
-		errs = append(errs, field.Invalid(path, about, "does not match event.namespace"))
+	if elsewhere {
+		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), about, "does not match event.namespace"))
 	}
 	if e.EventTime.IsZero() {
 		return errs
 	}
-	return append(errs, validateEventWords(e)...)
+	return append(errs, validateEventWords(e, controller)...)
 }
 
 // validateEventWords checks what an event with an eventTime must say.
-func validateEventWords(e *corev1.Event) field.ErrorList {
+func validateEventWords(e *corev1.Event, controller string) field.ErrorList {
 	var errs field.ErrorList
 	const most = 128
 	if e.ReportingController == "" {
-		errs = append(errs, field.Required(field.NewPath("reportingComponent"), ""))
+		errs = append(errs, field.Required(field.NewPath(controller), ""))
 	}
-	errs = append(errs, Problems(field.NewPath("reportingComponent"), e.ReportingController, validation.IsQualifiedName(e.ReportingController))...)
+	errs = append(errs, Problems(field.NewPath(controller), e.ReportingController, validation.IsQualifiedName(e.ReportingController))...)
 	for _, f := range []struct{ name, value string }{{"reportingInstance", e.ReportingInstance}, {"action", e.Action}, {"reason", e.Reason}} {
 		at := field.NewPath(f.name)
 		errs = append(errs, Required(at, f.value, "")...)

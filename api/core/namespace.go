@@ -1,8 +1,12 @@
 package core
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
 )
@@ -14,6 +18,27 @@ var namespace = &api.Kind{
 	Verbs:       []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 	New:         api.New[corev1.Namespace], NewList: api.NewList[corev1.NamespaceList],
 	ValidateName: apivalidation.NameIsDNSLabel,
+	Validate: api.Check(func(x *corev1.Namespace) field.ErrorList {
+		var errs field.ErrorList
+		for _, f := range x.Spec.Finalizers {
+			at, name := field.NewPath("spec", "finalizers"), string(f)
+			problems := validation.IsQualifiedName(name)
+			if errs = append(errs, Problems(at, name, problems)...); !strings.Contains(name, "/") && f != corev1.FinalizerKubernetes {
+				errs = append(errs, field.Invalid(at, name, "name is neither a standard finalizer name nor is it fully qualified"))
+			}
+		}
+		return errs
+	}),
+	ValidateStatus: api.CheckUpdate(func(x, _ *corev1.Namespace) field.ErrorList {
+		at, phase := field.NewPath("status", "Phase"), x.Status.Phase
+		switch deleted := x.DeletionTimestamp != nil; {
+		case !deleted && phase != corev1.NamespaceActive:
+			return field.ErrorList{field.Invalid(at, phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+		case deleted && phase != corev1.NamespaceTerminating:
+			return field.ErrorList{field.Invalid(at, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
+		}
+		return nil
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Status", "string", func(x *corev1.Namespace) any { return string(x.Status.Phase) }),

@@ -164,7 +164,7 @@ func validatePersistentCSI(path *field.Path, v *corev1.CSIPersistentVolumeSource
 		name string
 		ref  *corev1.SecretReference
 	}{{"controllerPublishSecretRef", v.ControllerPublishSecretRef}, {"controllerExpandSecretRef", v.ControllerExpandSecretRef},
-		{"nodePublishSecretRef", v.NodePublishSecretRef}, {"nodeExpandSecretRef", v.NodeExpandSecretRef}, {"nodeStageSecretRef", v.NodeStageSecretRef}} {
+		{"nodePublishSecretRef", v.NodePublishSecretRef}, {"nodeExpandSecretRef", v.NodeExpandSecretRef}} {
 		if f.ref == nil {
 			continue
 		}
@@ -256,8 +256,12 @@ func persistentVolumeWarnings(obj, _ api.Object) []string {
 	case s.RBD != nil:
 		name, text = oldVolume(&corev1.VolumeSource{RBD: &corev1.RBDVolumeSource{}})
 	}
-	if text == "" {
-		return nil
+	var out []string
+	if s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+		out = append(out, "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.")
 	}
-	return []string{"spec." + name + ": " + text}
+	if text != "" {
+		out = append(out, "spec."+name+": "+text)
+	}
+	return out
 }

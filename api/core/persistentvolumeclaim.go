@@ -1,6 +1,8 @@
 package core
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/diff"
@@ -29,6 +31,7 @@ var persistentVolumeClaim = &api.Kind{
 		api.Col("VolumeMode", "string", func(x *corev1.PersistentVolumeClaim) any { return modeText(x.Spec.VolumeMode) }).Wide(),
 	},
 	PrepareCreate:       api.OnCreate(createPersistentVolumeClaim),
+	PrepareUpdate:       api.OnUpdate(updatePersistentVolumeClaim),
 	Default:             api.Defaults(defaultPersistentVolumeClaim),
 	UnconditionalUpdate: true,
 	Subresources: []api.Subresource{
@@ -50,8 +53,41 @@ func defaultClaimSpec(s *corev1.PersistentVolumeClaimSpec) {
 
 func createPersistentVolumeClaim(x *corev1.PersistentVolumeClaim) {
 	x.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
-	if d := x.Spec.DataSource; d != nil && x.Spec.DataSourceRef == nil {
-		x.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: d.APIGroup, Kind: d.Kind, Name: d.Name}
+	dropSource(&x.Spec)
+	pairSources(&x.Spec)
+}
+
+func updatePersistentVolumeClaim(x, old *corev1.PersistentVolumeClaim) {
+	if old.Spec.DataSource == nil {
+		dropSource(&x.Spec)
+	}
+	pairSources(&x.Spec)
+}
+
+// dropSource takes out what the older of the two fields of a claim's source was never meant to name (KEP-1495).
+func dropSource(s *corev1.PersistentVolumeClaimSpec) {
+	d := s.DataSource
+	if d == nil || s.DataSourceRef != nil {
+		return
+	}
+	group := ""
+	if d.APIGroup != nil {
+		group = *d.APIGroup
+	}
+	if !(group == "" && d.Kind == "PersistentVolumeClaim" || group == "snapshot.storage.k8s.io" && d.Kind == "VolumeSnapshot") {
+		s.DataSource = nil
+	}
+}
+
+// pairSources makes both fields of a claim's source say the same, unless the newer one names another namespace.
+func pairSources(s *corev1.PersistentVolumeClaimSpec) {
+	d, ref := s.DataSource, s.DataSourceRef
+	switch {
+	case ref != nil && ref.Namespace != nil && *ref.Namespace != "":
+	case d != nil && ref == nil:
+		s.DataSourceRef = &corev1.TypedObjectReference{APIGroup: d.APIGroup, Kind: d.Kind, Name: d.Name}
+	case d == nil && ref != nil:
+		s.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ref.APIGroup, Kind: ref.Kind, Name: ref.Name}
 	}
 }
 
@@ -74,11 +110,11 @@ func classOf(x *corev1.PersistentVolumeClaim) string {
 }
 
 func validatePersistentVolumeClaim(x *corev1.PersistentVolumeClaim) field.ErrorList {
-	return validateClaimSpec(field.NewPath("spec"), &x.Spec)
+	return validateClaimSpec(field.NewPath("spec"), &x.Spec, false)
 }
 
 func validatePersistentVolumeClaimUpdate(x, old *corev1.PersistentVolumeClaim) field.ErrorList {
-	errs := validatePersistentVolumeClaim(x)
+	errs := validateClaimSpec(field.NewPath("spec"), &x.Spec, old.Spec.DataSource != nil || old.Spec.DataSourceRef != nil)
 	path := field.NewPath("spec")
 	now, before := x.Spec.DeepCopy(), old.Spec.DeepCopy()
 	if before.VolumeName == "" {
@@ -87,9 +123,11 @@ func validatePersistentVolumeClaimUpdate(x, old *corev1.PersistentVolumeClaim) f
 	if before.StorageClassName == nil {
 		before.StorageClassName = now.StorageClassName // set once a default class is there
 	}
-	before.VolumeAttributesClassName = now.VolumeAttributesClassName
 	if old.Status.Phase == corev1.ClaimBound {
-		before.Resources.Requests = now.Resources.Requests
+		before.VolumeAttributesClassName = now.VolumeAttributesClassName
+		if now.Resources.Requests != nil {
+			before.Resources.Requests = now.Resources.Requests
+		}
 	}
 	if !equality.Semantic.DeepEqual(now, before) {
 		errs = append(errs, field.Forbidden(path, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n"+diff.Diff(*before, *now)))
@@ -123,15 +161,18 @@ func validatePersistentVolumeClaimStatus(x, _ *corev1.PersistentVolumeClaim) fie
 			}
 		}
 	}
-	for _, status := range x.Status.AllocatedResourceStatuses {
-		errs = append(errs, Known(path.Child("allocatedResourceStatuses"), status, corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
-			corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending)...)
+	known := []corev1.ClaimResourceStatus{corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
+		corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible, corev1.PersistentVolumeClaimNodeResizePending}
+	for name, status := range x.Status.AllocatedResourceStatuses {
+		if !slices.Contains(known, status) { // upstream shows the resource
+			errs = append(errs, field.NotSupported(path.Child("allocatedResourceStatuses"), corev1.ClaimResourceStatus(name), known))
+		}
 	}
 	return errs
 }
 
 // validateDataSource checks what a claim is to be filled from.
-func validateDataSource(path *field.Path, group *string, kind, name string) field.ErrorList {
+func validateDataSource(path *field.Path, group *string, kind, name string, anyGroup bool) field.ErrorList {
 	errs := required(path, "name", name, "kind", kind)
 	api := ""
 	if group != nil {
@@ -140,7 +181,7 @@ func validateDataSource(path *field.Path, group *string, kind, name string) fiel
 	if api == "" && kind != "PersistentVolumeClaim" {
 		errs = append(errs, field.Invalid(path, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup"))
 	}
-	if api != "" {
+	if api != "" && !anyGroup {
 		errs = append(errs, Subdomain(path.Child("apiGroup"), api)...)
 	}
 	return errs

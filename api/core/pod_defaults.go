@@ -27,7 +27,7 @@ func defaultPod(p *corev1.Pod) {
 		hostPorts(p.Spec.Containers)
 		hostPorts(p.Spec.InitContainers)
 	}
-	if len(p.Status.PodIPs) == 0 && p.Status.PodIP != "" {
+	if ip := p.Status.PodIP; ip != "" && (len(p.Status.PodIPs) == 0 || p.Status.PodIPs[0].IP != ip) { // the older field decides
 		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
 	}
 	if p.Status.PodIP == "" && len(p.Status.PodIPs) > 0 {

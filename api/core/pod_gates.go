@@ -13,6 +13,9 @@ func dropDisabled(s, old *corev1.PodSpec) {
 	if old == nil {
 		old = &corev1.PodSpec{}
 	}
+	if old.SchedulingGroup == nil {
+		s.SchedulingGroup = nil
+	}
 	if !usesAlphaSources(old) {
 		for i := range s.Volumes {
 			if p := s.Volumes[i].Projected; p != nil {

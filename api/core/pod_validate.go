@@ -191,10 +191,12 @@ func validateSeccomp(path *field.Path, p *corev1.SeccompProfile) field.ErrorList
 	if p == nil {
 		return nil
 	}
+	var errs field.ErrorList
 	if p.Type == "" {
-		return field.ErrorList{field.Required(path.Child("type"), "type is required when seccompProfile is set")}
+		errs = append(errs, field.Required(path.Child("type"), "type is required when seccompProfile is set"))
+	} else {
+		errs = Known(path.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 	}
-	errs := Known(path.Child("type"), p.Type, corev1.SeccompProfileTypeLocalhost, corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
 	local, at := p.Type == corev1.SeccompProfileTypeLocalhost, path.Child("localhostProfile")
 	switch {
 	case local && p.LocalhostProfile == nil:
@@ -250,7 +252,7 @@ func validateAffinity(path *field.Path, a *corev1.Affinity) field.ErrorList {
 		for i, p := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			at := at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
 			errs = append(errs, validateWeight(at.Child("weight"), p.Weight)...)
-			errs = append(errs, validateNodeTerm(at.Child("preference"), &p.Preference)...)
+			errs = append(errs, validateNodeTerm(at.Child("preference"), &p.Preference, false)...)
 		}
 	}
 	if p := a.PodAffinity; p != nil {
@@ -277,12 +279,13 @@ func ValidateNodeSelector(path *field.Path, s *corev1.NodeSelector) field.ErrorL
 	}
 	var errs field.ErrorList
 	for i := range s.NodeSelectorTerms {
-		errs = append(errs, validateNodeTerm(terms.Index(i), &s.NodeSelectorTerms[i])...)
+		errs = append(errs, validateNodeTerm(terms.Index(i), &s.NodeSelectorTerms[i], true)...)
 	}
 	return errs
 }
 
-func validateNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorList {
+// validateNodeTerm checks one term. strict looks at the values of labels too, which preferences may have wrong.
+func validateNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm, strict bool) field.ErrorList {
 	var errs field.ErrorList
 	for i, r := range t.MatchExpressions {
 		at := path.Child("matchExpressions").Index(i)
@@ -303,6 +306,11 @@ func validateNodeTerm(path *field.Path, t *corev1.NodeSelectorTerm) field.ErrorL
 			errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 		}
 		errs = append(errs, metavalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+		if strict {
+			for j, v := range r.Values {
+				errs = append(errs, Problems(at.Child("values").Index(j), v, validation.IsValidLabelValue(v))...)
+			}
+		}
 	}
 	for i, r := range t.MatchFields {
 		at := path.Child("matchFields").Index(i)
@@ -541,6 +549,14 @@ func validatePodStatus(p, old *corev1.Pod) field.ErrorList {
 	}
 	if old.Spec.NodeName != "" && p.Spec.NodeName != old.Spec.NodeName {
 		errs = append(errs, field.Forbidden(path.Child("nodeName"), "may not be changed directly"))
+	}
+	for i, c := range p.Status.Conditions {
+		at := path.Child("conditions").Index(i)
+		errs = append(errs, Problems(at.Child("Type"), string(c.Type), validation.IsQualifiedName(string(c.Type)))...)
+		errs = append(errs, NotNegativeInteger(at.Child("observedGeneration"), c.ObservedGeneration)...)
+	}
+	if q := old.Status.QOSClass; p.Status.QOSClass != "" && p.Status.QOSClass != q && q != "" {
+		errs = append(errs, field.Invalid(path.Child("qosClass"), p.Status.QOSClass, "field is immutable"))
 	}
 	errs = append(errs, validateContainerEnds(path.Child("containerStatuses"), p.Status.ContainerStatuses, old.Status.ContainerStatuses, p.Spec.RestartPolicy)...)
 	return append(errs, validatePodIPs(path, p)...)

@@ -18,6 +18,10 @@ var replicationController = &api.Kind{
 	Validate:       api.Check(validateReplicationController),
 	Warnings:       TemplateWarnings(field.NewPath("spec", "template"), true, func(x *corev1.ReplicationController) *corev1.PodTemplateSpec { return x.Spec.Template }),
 	ValidateUpdate: api.CheckUpdate(func(x, _ *corev1.ReplicationController) field.ErrorList { return validateReplicationController(x) }),
+	ValidateStatus: api.CheckUpdate(func(x, _ *corev1.ReplicationController) field.ErrorList {
+		s := &x.Status
+		return ReplicaCounts(field.NewPath("status"), s.Replicas, s.FullyLabeledReplicas, s.ReadyReplicas, s.AvailableReplicas, nil, s.ObservedGeneration)
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Desired", "integer", func(x *corev1.ReplicationController) any { return api.Int(x.Spec.Replicas) }),

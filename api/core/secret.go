@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -20,8 +21,17 @@ var secret = &api.Kind{
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Type", "string", func(x *corev1.Secret) any { return string(x.Type) }),
-		api.Col("Data", "integer", func(x *corev1.Secret) any { return int64(len(x.Data)) }),
+		api.Col("Data", "string", func(x *corev1.Secret) any { return int64(len(x.Data)) }),
 		api.AgeColumn(),
+	},
+	Warnings: func(obj, _ api.Object) []string {
+		x := obj.(*corev1.Secret)
+		if x.Type == corev1.SecretTypeTLS {
+			if _, err := tls.X509KeyPair(x.Data[corev1.TLSCertKey], x.Data[corev1.TLSPrivateKeyKey]); err != nil {
+				return []string{err.Error()}
+			}
+		}
+		return nil
 	},
 	FieldKeys: []string{"type"},
 	Fields: api.Selectable(func(x *corev1.Secret) map[string]string {

@@ -161,7 +161,6 @@ func validateService(x *corev1.Service) field.ErrorList {
 	s, path := &x.Spec, field.NewPath("spec")
 	headless := s.ClusterIP == corev1.ClusterIPNone
 	external := s.Type == corev1.ServiceTypeExternalName
-	errs = append(errs, OneOf(path.Child("type"), s.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)...)
 	if len(s.Ports) == 0 && !headless && !external {
 		errs = append(errs, field.Required(path.Child("ports"), ""))
 	}
@@ -195,16 +194,18 @@ func validateService(x *corev1.Service) field.ErrorList {
 	for i, ip := range s.ExternalIPs {
 		errs = append(errs, validation.IsValidIPForLegacyField(path.Child("externalIPs").Index(i), ip, false, nil)...)
 	}
+	errs = append(errs, OneOf(path.Child("type"), s.Type, corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)...)
+	errs = append(errs, validateFamilies(path, s)...)
+	errs = append(errs, validateLoadBalancer(path, s)...)
 	if externallyReachable(s) {
 		errs = append(errs, OneOf(path.Child("externalTrafficPolicy"), s.ExternalTrafficPolicy, corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)...)
 	} else if s.ExternalTrafficPolicy != "" {
 		errs = append(errs, field.Invalid(path.Child("externalTrafficPolicy"), s.ExternalTrafficPolicy, "may only be set for externally-accessible services"))
 	}
+	errs = append(errs, validateHealthCheck(path.Child("healthCheckNodePort"), s)...)
 	if p := s.InternalTrafficPolicy; p != nil {
 		errs = append(errs, Known(path.Child("internalTrafficPolicy"), *p, corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
 	}
-	errs = append(errs, validateFamilies(path, s)...)
-	errs = append(errs, validateLoadBalancer(path, s)...)
 	if d := s.TrafficDistribution; d != nil {
 		errs = append(errs, Known(path.Child("trafficDistribution"), *d, corev1.ServiceTrafficDistributionPreferClose, "PreferSameZone", "PreferSameNode")...)
 	}
@@ -271,16 +272,18 @@ func validateLoadBalancer(path *field.Path, s *corev1.ServiceSpec) field.ErrorLi
 			errs = append(errs, metavalidation.ValidateLabelName(*c, path.Child("loadBalancerClass"))...)
 		}
 	}
-	if n := s.HealthCheckNodePort; n != 0 {
-		at := path.Child("healthCheckNodePort")
-		switch {
-		case needsHealthCheck(s) && (n < 0 || n > 65535):
-			errs = append(errs, field.Invalid(at, n, validation.InclusiveRangeError(1, 65535)))
-		case !needsHealthCheck(s):
-			errs = append(errs, field.Invalid(at, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
-		}
-	}
 	return errs
+}
+
+func validateHealthCheck(path *field.Path, s *corev1.ServiceSpec) field.ErrorList {
+	switch n := s.HealthCheckNodePort; {
+	case n == 0:
+	case !needsHealthCheck(s):
+		return field.ErrorList{field.Invalid(path, n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'")}
+	case n < 0 || n > 65535:
+		return field.ErrorList{field.Invalid(path, n, validation.InclusiveRangeError(1, 65535))}
+	}
+	return nil
 }
 
 func needsHealthCheck(s *corev1.ServiceSpec) bool {
@@ -323,7 +326,7 @@ func serviceWarnings(obj, _ api.Object) []string {
 }
 
 func validateServiceUpdate(x, old *corev1.Service) field.ErrorList {
-	errs := validateService(x)
+	var errs field.ErrorList
 	before, now := old.Spec, x.Spec
 	if before.Type != corev1.ServiceTypeExternalName && now.Type != corev1.ServiceTypeExternalName &&
 		len(before.ClusterIPs) > 0 && before.ClusterIPs[0] != "" && len(now.ClusterIPs) > 0 && now.ClusterIPs[0] != before.ClusterIPs[0] {
@@ -336,7 +339,17 @@ func validateServiceUpdate(x, old *corev1.Service) field.ErrorList {
 	if needsHealthCheck(&before) && needsHealthCheck(&now) && before.HealthCheckNodePort != now.HealthCheckNodePort {
 		errs = append(errs, field.Forbidden(path.Child("healthCheckNodePort"), "field is immutable"))
 	}
-	return errs
+	return append(errs, validateService(x)...)
+}
+
+// portKey is how upstream's message shows two equal ports.
+type portKey struct {
+	Name        string
+	Protocol    corev1.Protocol
+	AppProtocol *string
+	Port        int32
+	TargetPort  intstr.IntOrString
+	NodePort    int32
 }
 
 func validateServicePorts(path *field.Path, s *corev1.ServiceSpec) field.ErrorList {
@@ -360,14 +373,12 @@ func validateServicePorts(path *field.Path, s *corev1.ServiceSpec) field.ErrorLi
 		if p.AppProtocol != nil {
 			errs = append(errs, metavalidation.ValidateLabelName(*p.AppProtocol, at.Child("appProtocol"))...)
 		}
-		if id := fmt.Sprint(p.Protocol, p.Port); numbers[id] {
-			errs = append(errs, field.Duplicate(at, corev1.ServicePort{Protocol: p.Protocol, Port: p.Port}))
-		} else {
-			numbers[id] = true
-		}
+	}
+	for i, p := range s.Ports {
 		if p.NodePort == 0 {
 			continue
 		}
+		at := path.Index(i)
 		if s.Type == corev1.ServiceTypeClusterIP {
 			errs = append(errs, field.Forbidden(at.Child("nodePort"), "may not be used when `type` is 'ClusterIP'"))
 		}
@@ -375,6 +386,13 @@ func validateServicePorts(path *field.Path, s *corev1.ServiceSpec) field.ErrorLi
 			errs = append(errs, field.Duplicate(at.Child("nodePort"), p.NodePort))
 		} else {
 			nodePorts[id] = true
+		}
+	}
+	for i, p := range s.Ports {
+		if id := fmt.Sprint(p.Protocol, p.Port); numbers[id] {
+			errs = append(errs, field.Duplicate(path.Index(i), portKey{Protocol: p.Protocol, Port: p.Port}))
+		} else {
+			numbers[id] = true
 		}
 	}
 	return errs

@@ -7,6 +7,9 @@ import (
 	"github.com/skiff-sh/skiff/api"
 )
 
+// mountableSecrets limits which Secrets the account's pods may mount.
+const mountableSecrets = "kubernetes.io/enforce-mountable-secrets"
+
 var serviceAccount = &api.Kind{
 	Version: "v1", Kind: "ServiceAccount",
 	Plural: "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"}, Namespaced: true,
@@ -15,6 +18,12 @@ var serviceAccount = &api.Kind{
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.AgeColumn(),
+	},
+	Warnings: func(obj, old api.Object) []string {
+		if obj.GetAnnotations()[mountableSecrets] == "" || old != nil && old.GetAnnotations()[mountableSecrets] != "" {
+			return nil
+		}
+		return []string{"metadata.annotations[" + mountableSecrets + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
 	},
 	Subresources: []api.Subresource{
 		api.Action[authenticationv1.TokenRequest]("token", "authentication.k8s.io", "v1", "TokenRequest"),

@@ -70,6 +70,14 @@ func NotNegative[T int32 | int64](path *field.Path, n *T) field.ErrorList {
 	return apivalidation.ValidateNonnegativeField(int64(*n), path)
 }
 
+// NotNegativeInteger is NotNegative in the words of newer rules.
+func NotNegativeInteger(path *field.Path, n int64) field.ErrorList {
+	if n >= 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, n, "must be a non-negative integer")}
+}
+
 // Count is one number of a status.
 type Count struct {
 	Field string

@@ -308,7 +308,7 @@ func validateEphemeralVolume(path *field.Path, v *corev1.EphemeralVolumeSource) 
 		return field.ErrorList{field.Required(at, "")}
 	}
 	errs := validateTemplateMeta(at.Child("metadata"), &v.VolumeClaimTemplate.ObjectMeta)
-	return append(errs, validateClaimSpec(at.Child("spec"), &v.VolumeClaimTemplate.Spec)...)
+	return append(errs, validateClaimSpec(at.Child("spec"), &v.VolumeClaimTemplate.Spec, false)...)
 }
 
 // pathsOf collects the files of a projected volume and reports those that two sources claim.

@@ -147,7 +147,7 @@ func validateAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccess
 	return errs
 }
 
-func validateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec) field.ErrorList {
+func validateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec, anyGroup bool) field.ErrorList {
 	errs := validateAccessModes(path.Child("accessModes"), s.AccessModes)
 	errs = append(errs, LabelSelector(path.Child("selector"), s.Selector)...)
 	at := path.Child("resources").Key(string(corev1.ResourceStorage))
@@ -166,10 +166,10 @@ func validateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec) fi
 		errs = append(errs, Subdomain(path.Child("volumeAttributesClassName"), *n)...)
 	}
 	if d := s.DataSource; d != nil {
-		errs = append(errs, validateDataSource(path.Child("dataSource"), d.APIGroup, d.Kind, d.Name)...)
+		errs = append(errs, validateDataSource(path.Child("dataSource"), d.APIGroup, d.Kind, d.Name, anyGroup)...)
 	}
 	if d := s.DataSourceRef; d != nil {
-		errs = append(errs, validateDataSource(path.Child("dataSourceRef"), d.APIGroup, d.Kind, d.Name)...)
+		errs = append(errs, validateDataSource(path.Child("dataSourceRef"), d.APIGroup, d.Kind, d.Name, anyGroup)...)
 		if d.Namespace != nil && *d.Namespace != "" {
 			if s.DataSource != nil {
 				errs = append(errs, field.Invalid(path, field.OmitValueType{}, "may not be specified when dataSourceRef.namespace is specified"))
@@ -187,5 +187,5 @@ func samePointee(a, b *string) bool {
 
 // ValidateClaimSpec checks the spec of a claim.
 func ValidateClaimSpec(path *field.Path, s *corev1.PersistentVolumeClaimSpec) field.ErrorList {
-	return validateClaimSpec(path, s)
+	return validateClaimSpec(path, s, false)
 }

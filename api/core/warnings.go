@@ -35,6 +35,7 @@ func TemplateWarnings[T api.Object](path *field.Path, named bool, template func(
 				return nil
 			}
 		}
+		out = append(out, annotationWarnings(path, &t.ObjectMeta, &t.Spec)...)
 		return append(out, specWarnings(path.Child("spec"), &t.Spec)...)
 	}
 }
@@ -49,6 +50,7 @@ func podWarnings(obj, old api.Object) []string {
 	if msgs := validation.IsDNS1123Label(p.Name); p.Name != "" && len(msgs) > 0 {
 		out = append(out, fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", msgs))
 	}
+	out = append(out, annotationWarnings(nil, &p.ObjectMeta, &p.Spec)...)
 	return append(out, specWarnings(field.NewPath("spec"), &p.Spec)...)
 }
 
@@ -90,7 +92,7 @@ func specWarnings(path *field.Path, s *corev1.PodSpec) []string {
 		}
 		secrets[r.Name] = i
 		if r.Name == "" {
-			warn(path.Child("imagePullSecrets").Index(i), fmt.Sprintf("invalid empty name %q", r.Name))
+			warn(path.Child("imagePullSecrets").Index(i).Child("name"), fmt.Sprintf("invalid empty name %q", r.Name))
 		}
 	}
 	for i := range s.Volumes {

@@ -49,3 +49,26 @@ func TestTemplateWarnings(t *testing.T) {
 		t.Errorf("changed: %q", got)
 	}
 }
+
+func TestAnnotationWarnings(t *testing.T) {
+	const old = "container.apparmor.security.beta.kubernetes.io/c"
+	spec := &corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}
+	m := &metav1.ObjectMeta{Annotations: map[string]string{old: "unconfined", "seccomp.security.alpha.kubernetes.io/pod": "x", "other": ""}}
+	apparmor := `template.metadata.annotations[` + old + `]: deprecated since v1.30; use the "appArmorProfile" field instead`
+	if got := annotationWarnings(field.NewPath("template"), m, spec); !slices.Equal(got, []string{
+		`template.metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: non-functional in v1.27+; use the "seccompProfile" field instead`, apparmor}) {
+		t.Errorf("a template: %q", got)
+	}
+	if got := annotationWarnings(nil, m, spec); len(got) != 1 || got[0] != `metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: non-functional in v1.27+; use the "seccompProfile" field instead` {
+		t.Errorf("a pod: %q", got)
+	}
+	spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{},
+		AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}}
+	if got := annotationWarnings(field.NewPath("template"), m, spec); got != nil {
+		t.Errorf("the pod's profile says the same: %q", got)
+	}
+	spec.SecurityContext.AppArmorProfile.Type = corev1.AppArmorProfileTypeRuntimeDefault
+	if got := annotationWarnings(field.NewPath("template"), m, spec); !slices.Equal(got, []string{apparmor}) {
+		t.Errorf("the pod's profile says otherwise: %q", got)
+	}
+}

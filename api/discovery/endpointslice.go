@@ -8,6 +8,7 @@ import (
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"maps"
 	"strings"
 
 	"github.com/skiff-sh/skiff/api"
@@ -18,8 +19,13 @@ var endpointSlice = &api.Kind{
 	Plural: "endpointslices", Singular: "endpointslice", Namespaced: true,
 	StoragePath: "endpointslices",
 	New:         api.New[discoveryv1.EndpointSlice], NewList: api.NewList[discoveryv1.EndpointSliceList],
-	PrepareCreate: api.OnCreate(dropTopology),
-	PrepareUpdate: api.OnUpdate(func(x, _ *discoveryv1.EndpointSlice) { dropTopology(x) }),
+	PrepareCreate: api.OnCreate(prepare),
+	PrepareUpdate: api.OnUpdate(func(x, old *discoveryv1.EndpointSlice) {
+		prepare(x)
+		if !maps.Equal(x.Labels, old.Labels) { // they count here
+			x.Generation = old.Generation + 1
+		}
+	}),
 	Warnings: func(o, old api.Object) []string {
 		if old == nil && o.(*discoveryv1.EndpointSlice).AddressType == discoveryv1.AddressTypeFQDN {
 			return []string{"spec.addressType: FQDN endpoints are deprecated"}
@@ -39,20 +45,20 @@ var endpointSlice = &api.Kind{
 	HasGeneration: true, UnconditionalUpdate: true,
 }
 
-// dropTopology forgets what only v1beta1 could set.
-func dropTopology(x *discoveryv1.EndpointSlice) {
-	for i := range x.Endpoints {
-		x.Endpoints[i].DeprecatedTopology = nil
-	}
-}
-
-func defaultEndpointSlice(x *discoveryv1.EndpointSlice) {
+// prepare forgets what only v1beta1 could set, and which of two lists without elements the client sent.
+func prepare(x *discoveryv1.EndpointSlice) {
 	if len(x.Endpoints) == 0 {
 		x.Endpoints = nil
 	}
 	if len(x.Ports) == 0 {
 		x.Ports = nil
 	}
+	for i := range x.Endpoints {
+		x.Endpoints[i].DeprecatedTopology = nil
+	}
+}
+
+func defaultEndpointSlice(x *discoveryv1.EndpointSlice) {
 	for i := range x.Ports {
 		api.FillPtr(&x.Ports[i].Name, "")
 		api.FillPtr(&x.Ports[i].Protocol, corev1.ProtocolTCP)
@@ -65,7 +71,7 @@ func portsText(x *discoveryv1.EndpointSlice) string {
 		switch {
 		case p.Port != nil:
 			out = append(out, fmt.Sprint(*p.Port))
-		case p.Name != nil && *p.Name != "":
+		case p.Name != nil:
 			out = append(out, *p.Name)
 		default:
 			out = append(out, "*")
@@ -85,7 +91,7 @@ func addressesText(x *discoveryv1.EndpointSlice) string {
 // someOf lists the first three.
 func someOf(list []string) string {
 	switch {
-	case len(list) == 0:
+	case strings.Join(list, "") == "":
 		return "<unset>"
 	case len(list) > 3:
 		return fmt.Sprintf("%s + %d more...", strings.Join(list[:3], ","), len(list)-3)

@@ -15,6 +15,7 @@ var event = &api.Kind{
 	New:         api.New[eventsv1.Event], NewList: api.NewList[eventsv1.EventList],
 	AllowCreateOnUpdate: true, UnconditionalUpdate: true,
 	Hub: core.Event, ToHub: toCore, FromHub: fromCore,
+	Validate: api.Check(validate), ValidateUpdate: api.CheckUpdate(validateUpdate),
 	Columns: api.ThroughHub(core.Event.Columns, toCore),
 	FieldKeys: []string{"reason", "regarding.apiVersion", "regarding.fieldPath", "regarding.kind", "regarding.name",
 		"regarding.namespace", "regarding.resourceVersion", "regarding.uid", "reportingController", "type"},

@@ -29,7 +29,10 @@ func validateFlowSchema(x *flowcontrolv1.FlowSchema) field.ErrorList {
 		errs = append(errs, field.Invalid(at, p, "only the schema named 'exempt' may have matchingPrecedence 1"))
 	}
 	if m := s.DistinguisherMethod; m != nil {
-		errs = append(errs, core.Known(path.Child("distinguisherMethod", "type"), m.Type, flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType)...)
+		kinds := []flowcontrolv1.FlowDistinguisherMethodType{flowcontrolv1.FlowDistinguisherMethodByNamespaceType, flowcontrolv1.FlowDistinguisherMethodByUserType}
+		if !slices.Contains(kinds, m.Type) {
+			errs = append(errs, field.NotSupported(path.Child("distinguisherMethod", "type"), m, kinds))
+		}
 	}
 	at = path.Child("priorityLevelConfiguration", "name")
 	if n := s.PriorityLevelConfiguration.Name; n == "" {

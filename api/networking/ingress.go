@@ -18,6 +18,13 @@ var ingress = &api.Kind{
 	StoragePath: "ingress",
 	New:         api.New[networkingv1.Ingress], NewList: api.NewList[networkingv1.IngressList],
 	Validate:       api.Check(validateIngress),
+	ValidateStatus: api.CheckUpdate(validateIngressStatus),
+	Warnings: func(obj, old api.Object) []string {
+		if _, ok := obj.GetAnnotations()[classAnnotation]; !ok || old != nil {
+			return nil
+		}
+		return []string{fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", classAnnotation)}
+	},
 	ValidateUpdate: api.CheckUpdate(func(x, _ *networkingv1.Ingress) field.ErrorList { return validateIngress(x) }),
 	Columns: []api.Column{
 		api.NameColumn(),
@@ -97,12 +104,36 @@ func validateIngress(x *networkingv1.Ingress) field.ErrorList {
 		for j, h := range t.Hosts {
 			errs = append(errs, validateHost(path.Child("tls").Index(i).Child("hosts").Index(j), h)...)
 		}
+		if t.SecretName != "" {
+			errs = append(errs, core.Subdomain(path.Child("tls").Index(i).Child("secretName"), t.SecretName)...)
+		}
 	}
 	for i, r := range x.Spec.Rules {
 		errs = append(errs, validateIngressRule(path.Child("rules").Index(i), &r)...)
 	}
 	return errs
 }
+
+func validateIngressStatus(x, _ *networkingv1.Ingress) field.ErrorList {
+	var errs field.ErrorList
+	for i, g := range x.Status.LoadBalancer.Ingress {
+		at := field.NewPath("status", "loadBalancer", "ingress").Index(i)
+		if g.IP != "" {
+			errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), g.IP, false, nil)...)
+		}
+		if g.Hostname == "" {
+			continue
+		}
+		errs = append(errs, core.Subdomain(at.Child("hostname"), g.Hostname)...)
+		if _, err := netip.ParseAddr(g.Hostname); err == nil {
+			errs = append(errs, field.Invalid(at.Child("hostname"), g.Hostname, "must be a DNS name, not an IP address"))
+		}
+	}
+	return errs
+}
+
+// classAnnotation named the class before Ingress had a field for it.
+const classAnnotation = "kubernetes.io/ingress.class"
 
 func validateHost(path *field.Path, h string) field.ErrorList {
 	if strings.Contains(h, "*") {
@@ -129,14 +160,14 @@ func validateIngressRule(at *field.Path, r *networkingv1.IngressRule) field.Erro
 		pp := at.Child("http", "paths").Index(i)
 		if p.PathType == nil {
 			errs = append(errs, field.Required(pp.Child("pathType"), "pathType must be specified"))
-		} else {
-			errs = append(errs, core.OneOf(pp.Child("pathType"), *p.PathType, networkingv1.PathTypeExact, networkingv1.PathTypeImplementationSpecific, networkingv1.PathTypePrefix)...)
-			switch {
-			case *p.PathType == networkingv1.PathTypeExact || *p.PathType == networkingv1.PathTypePrefix:
-				errs = append(errs, validateIngressPath(pp.Child("path"), p.Path)...)
-			case *p.PathType == networkingv1.PathTypeImplementationSpecific && p.Path != "" && !strings.HasPrefix(p.Path, "/"):
-				errs = append(errs, field.Invalid(pp.Child("path"), p.Path, "must be an absolute path"))
-			}
+			continue
+		}
+		errs = append(errs, core.Known(pp.Child("pathType"), *p.PathType, networkingv1.PathTypeExact, networkingv1.PathTypeImplementationSpecific, networkingv1.PathTypePrefix)...)
+		switch {
+		case *p.PathType == networkingv1.PathTypeExact || *p.PathType == networkingv1.PathTypePrefix:
+			errs = append(errs, validateIngressPath(pp.Child("path"), p.Path)...)
+		case *p.PathType == networkingv1.PathTypeImplementationSpecific && p.Path != "" && !strings.HasPrefix(p.Path, "/"):
+			errs = append(errs, field.Invalid(pp.Child("path"), p.Path, "must be an absolute path"))
 		}
 		errs = append(errs, validateBackend(pp.Child("backend"), &p.Backend)...)
 	}

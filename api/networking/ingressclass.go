@@ -75,7 +75,6 @@ func validateIngressClass(x *networkingv1.IngressClass) field.ErrorList {
 }
 
 func validateIngressClassUpdate(x, old *networkingv1.IngressClass) field.ErrorList {
-	errs := validateIngressClass(x)
-	errs = append(errs, core.Immutable(field.NewPath("spec", "controller"), x.Spec.Controller, old.Spec.Controller)...)
-	return errs
+	errs := core.Immutable(field.NewPath("spec", "controller"), x.Spec.Controller, old.Spec.Controller)
+	return append(errs, validateIngressClass(x)...)
 }

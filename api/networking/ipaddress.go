@@ -1,6 +1,7 @@
 package networking
 
 import (
+	"fmt"
 	"github.com/skiff-sh/skiff/api/core"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,16 +22,7 @@ var ipAddress = &api.Kind{
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("ParentRef", "string", func(x *networkingv1.IPAddress) any { return parentText(x.Spec.ParentRef) }),
-		api.AgeColumn(),
 	},
-	FieldKeys: []string{"parentRef.name", "parentRef.namespace", "parentRef.resource"},
-	Fields: api.Selectable(func(x *networkingv1.IPAddress) map[string]string {
-		r := x.Spec.ParentRef
-		if r == nil {
-			r = &networkingv1.ParentReference{}
-		}
-		return map[string]string{"parentRef.name": r.Name, "parentRef.namespace": r.Namespace, "parentRef.resource": r.Resource}
-	}),
 	UnconditionalUpdate: true,
 }
 
@@ -81,8 +73,12 @@ func validateIPAddressUpdate(x, old *networkingv1.IPAddress) field.ErrorList {
 
 // validateIPName checks that the name is an address in its canonical form.
 func validateIPName(name string, _ bool) []string {
-	if a, err := netip.ParseAddr(name); err != nil || a.String() != name {
-		return []string{"must be a valid IP address in canonical format"}
+	a, err := netip.ParseAddr(name)
+	switch {
+	case err != nil:
+		return []string{"must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"}
+	case a.String() != name:
+		return []string{fmt.Sprintf("must be in canonical form (%q)", a)}
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func validatePolicyPorts(path *field.Path, ports []networkingv1.NetworkPolicyPor
 		case p.Port == nil:
 			errs = append(errs, field.Invalid(at.Child("endPort"), *p.EndPort, "may not be specified when `port` is not specified"))
 		case p.Port.IntVal > *p.EndPort:
-			errs = append(errs, field.Invalid(at.Child("endPort"), *p.EndPort, "must be greater than or equal to `port`"))
+			errs = append(errs, field.Invalid(at.Child("endPort"), p.Port.IntVal, "must be greater than or equal to `port`"))
 		}
 		if p.EndPort != nil && p.Port != nil {
 			errs = append(errs, core.Port(at.Child("endPort"), *p.EndPort)...)

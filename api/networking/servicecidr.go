@@ -5,6 +5,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/skiff-sh/skiff/api"
@@ -37,14 +39,33 @@ func validateServiceCIDR(x *networkingv1.ServiceCIDR) field.ErrorList {
 	case n > 2:
 		errs = append(errs, field.Invalid(at, x.Spec, "may only hold up to 2 values"))
 	}
+	families := map[bool]bool{}
 	for i, c := range x.Spec.CIDRs {
 		errs = append(errs, validation.IsValidCIDR(at.Index(i), c)...)
+		if p, err := netip.ParsePrefix(c); err == nil {
+			families[p.Addr().Is4()] = true
+		}
+	}
+	if len(errs) == 0 && len(x.Spec.CIDRs) == 2 && len(families) < 2 {
+		errs = append(errs, field.Invalid(at, x.Spec, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
 	}
 	return errs
 }
 
 func validateServiceCIDRUpdate(x, old *networkingv1.ServiceCIDR) field.ErrorList {
-	errs := validateServiceCIDR(x)
-	errs = append(errs, core.Immutable(field.NewPath("spec", "cidrs"), x.Spec.CIDRs, old.Spec.CIDRs)...)
+	at, now, was := field.NewPath("spec", "cidrs"), x.Spec.CIDRs, old.Spec.CIDRs
+	if len(now) == 0 || len(was) == 0 || len(now) < len(was) {
+		return core.Immutable(at, now, was)
+	}
+	var errs field.ErrorList
+	for i, c := range was { // one range may grow to two
+		errs = append(errs, core.Immutable(at.Index(i), now[i], c)...)
+	}
+	if slices.Equal(now, was) {
+		return errs
+	}
+	if len(was) == 1 && len(now) == 2 && now[0] == was[0] {
+		errs = append(errs, validateServiceCIDR(x)...)
+	}
 	return errs
 }

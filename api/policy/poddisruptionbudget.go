@@ -3,6 +3,7 @@ package policy
 import (
 	"github.com/skiff-sh/skiff/api/core"
 	policyv1 "k8s.io/api/policy/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -16,6 +17,8 @@ var podDisruptionBudget = &api.Kind{
 	New:         api.New[policyv1.PodDisruptionBudget], NewList: api.NewList[policyv1.PodDisruptionBudgetList],
 	Validate:       api.Check(validatePodDisruptionBudget),
 	ValidateUpdate: api.CheckUpdate(func(x, _ *policyv1.PodDisruptionBudget) field.ErrorList { return validatePodDisruptionBudget(x) }),
+	ValidateName:   core.PathSegment,
+	ValidateStatus: api.CheckUpdate(validatePodDisruptionBudgetStatus),
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("Min Available", "string", func(x *policyv1.PodDisruptionBudget) any { return countText(x.Spec.MinAvailable) }),
@@ -27,6 +30,14 @@ var podDisruptionBudget = &api.Kind{
 	Subresources: []api.Subresource{
 		api.Status(),
 	},
+}
+
+func validatePodDisruptionBudgetStatus(x, _ *policyv1.PodDisruptionBudget) field.ErrorList {
+	path, s := field.NewPath("status"), &x.Status
+	errs := metavalidation.ValidateConditions(s.Conditions, path.Child("conditions"))
+	return append(errs, core.Counts(path, core.Count{Field: "disruptionsAllowed", N: int64(s.DisruptionsAllowed)},
+		core.Count{Field: "currentHealthy", N: int64(s.CurrentHealthy)}, core.Count{Field: "desiredHealthy", N: int64(s.DesiredHealthy)},
+		core.Count{Field: "expectedPods", N: int64(s.ExpectedPods)})...)
 }
 
 func countText(n *intstr.IntOrString) string {
@@ -48,7 +59,7 @@ func validatePodDisruptionBudget(x *policyv1.PodDisruptionBudget) field.ErrorLis
 	errs = append(errs, core.AtMostAll(path.Child("maxUnavailable"), x.Spec.MaxUnavailable)...)
 	errs = append(errs, core.LabelSelector(path.Child("selector"), x.Spec.Selector)...)
 	if p := x.Spec.UnhealthyPodEvictionPolicy; p != nil {
-		errs = append(errs, core.OneOf(path.Child("unhealthyPodEvictionPolicy"), *p, policyv1.AlwaysAllow, policyv1.IfHealthyBudget)...)
+		errs = append(errs, core.Known(path.Child("unhealthyPodEvictionPolicy"), *p, policyv1.AlwaysAllow, policyv1.IfHealthyBudget)...)
 	}
 	return errs
 }

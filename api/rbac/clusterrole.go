@@ -3,6 +3,7 @@ package rbac
 import (
 	"github.com/skiff-sh/skiff/api/core"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -34,7 +35,11 @@ func validateClusterRole(x *rbacv1.ClusterRole) field.ErrorList {
 			errs = append(errs, field.Required(at, "at least one clusterRoleSelector required if aggregationRule is non-nil"))
 		}
 		for i := range x.AggregationRule.ClusterRoleSelectors {
-			errs = append(errs, core.LabelSelector(at.Index(i), &x.AggregationRule.ClusterRoleSelectors[i])...)
+			s := &x.AggregationRule.ClusterRoleSelectors[i]
+			errs = append(errs, core.LabelSelector(at.Index(i), s)...)
+			if sel, err := metav1.LabelSelectorAsSelector(s); err != nil {
+				errs = append(errs, field.Invalid(at.Index(i), sel, "invalid label selector."))
+			}
 		}
 	}
 	return errs

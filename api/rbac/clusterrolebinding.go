@@ -35,7 +35,7 @@ func defaultClusterRoleBinding(x *rbacv1.ClusterRoleBinding) {
 
 func validateClusterRoleBinding(x *rbacv1.ClusterRoleBinding) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, validateBinding(&x.RoleRef, x.Subjects, "ClusterRole")...)
+	errs = append(errs, validateBinding(&x.RoleRef, x.Subjects, false, "ClusterRole")...)
 	return errs
 }
 

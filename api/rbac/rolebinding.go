@@ -4,6 +4,7 @@ import (
 	"github.com/skiff-sh/skiff/api/core"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"slices"
 	"strings"
 
 	"github.com/skiff-sh/skiff/api"
@@ -58,7 +59,7 @@ func subjectsOf(subjects []rbacv1.Subject, kind string) string {
 
 func validateRoleBinding(x *rbacv1.RoleBinding) field.ErrorList {
 	var errs field.ErrorList
-	errs = append(errs, validateBinding(&x.RoleRef, x.Subjects, "ClusterRole", "Role")...)
+	errs = append(errs, validateBinding(&x.RoleRef, x.Subjects, true, "Role", "ClusterRole")...)
 	return errs
 }
 
@@ -70,25 +71,29 @@ func validateRoleBindingUpdate(x, old *rbacv1.RoleBinding) field.ErrorList {
 	return errs
 }
 
-func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, kinds ...string) field.ErrorList {
+func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced bool, kinds ...string) field.ErrorList {
 	at := field.NewPath("roleRef")
 	var errs field.ErrorList
 	if ref.APIGroup != rbacv1.GroupName {
 		errs = append(errs, field.NotSupported(at.Child("apiGroup"), ref.APIGroup, []string{rbacv1.GroupName}))
 	}
-	errs = append(errs, core.OneOf(at.Child("kind"), ref.Kind, kinds...)...)
+	if !slices.Contains(kinds, ref.Kind) {
+		e := field.NotSupported(at.Child("kind"), ref.Kind, kinds)
+		e.Detail = `supported values: "` + strings.Join(kinds, `", "`) + `"` // in this order, as upstream has it
+		errs = append(errs, e)
+	}
 	if ref.Name == "" {
 		errs = append(errs, field.Required(at.Child("name"), ""))
 	} else {
 		errs = append(errs, core.Problems(at.Child("name"), ref.Name, core.PathSegment(ref.Name, false))...)
 	}
 	for i, s := range subjects {
-		errs = append(errs, validateSubject(field.NewPath("subjects").Index(i), &s)...)
+		errs = append(errs, validateSubject(field.NewPath("subjects").Index(i), &s, namespaced)...)
 	}
 	return errs
 }
 
-func validateSubject(at *field.Path, s *rbacv1.Subject) field.ErrorList {
+func validateSubject(at *field.Path, s *rbacv1.Subject, namespaced bool) field.ErrorList {
 	errs := core.Required(at.Child("name"), s.Name, "")
 	group := rbacv1.GroupName
 	switch s.Kind {
@@ -97,7 +102,9 @@ func validateSubject(at *field.Path, s *rbacv1.Subject) field.ErrorList {
 		if s.Name != "" {
 			errs = append(errs, core.Subdomain(at.Child("name"), s.Name)...)
 		}
-		errs = append(errs, core.Required(at.Child("namespace"), s.Namespace, "")...)
+		if !namespaced { // in a namespace, none means that one
+			errs = append(errs, core.Required(at.Child("namespace"), s.Namespace, "")...)
+		}
 	case rbacv1.UserKind, rbacv1.GroupKind:
 	default:
 		return append(errs, field.NotSupported(at.Child("kind"), s.Kind, []string{rbacv1.ServiceAccountKind, rbacv1.UserKind, rbacv1.GroupKind}))

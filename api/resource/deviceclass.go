@@ -12,7 +12,7 @@ var deviceClass = &api.Kind{
 	Plural: "deviceclasses", Singular: "deviceclass",
 	StoragePath: "deviceclasses",
 	New:         api.New[resourcev1.DeviceClass], NewList: api.NewList[resourcev1.DeviceClassList],
-	Validate:       api.Check(validateDeviceClass),
-	ValidateUpdate: api.CheckUpdate(func(x, _ *resourcev1.DeviceClass) field.ErrorList { return validateDeviceClass(x) }),
+	Validate:       api.Check(func(x *resourcev1.DeviceClass) field.ErrorList { return validateDeviceClass(x, nil) }),
+	ValidateUpdate: api.CheckUpdate(validateDeviceClass),
 	HasGeneration:  true, UnconditionalUpdate: true,
 }

@@ -4,23 +4,34 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+	dracel "k8s.io/dynamic-resource-allocation/cel"
 
 	"github.com/skiff-sh/skiff/api/core"
 )
 
-// The functions here judge what claims, their templates and device classes ask for. The expressions of selectors are
-// left to the scheduler, which compiles them.
+// The functions here judge what claims, their templates and device classes ask for.
 
-func validateDeviceClass(x *resourcev1.DeviceClass) field.ErrorList {
+func validateDeviceClass(x, old *resourcev1.DeviceClass) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := validateSelectors(path.Child("selectors"), x.Spec.Selectors)
+	var stored []resourcev1.DeviceSelector
+	if old != nil {
+		stored = old.Spec.Selectors
+	}
+	errs := validateSelectors(path.Child("selectors"), x.Spec.Selectors, stored)
 	for i := range x.Spec.Config {
 		errs = append(errs, validateConfig(path.Child("config").Index(i), &x.Spec.Config[i].DeviceConfiguration)...)
+	}
+	if n := x.Spec.ExtendedResourceName; n != nil && !core.IsExtendedResource(corev1.ResourceName(*n)) {
+		errs = append(errs, field.Invalid(path.Child("extendedResourceName"), *n, "must be a valid extended resource name"))
 	}
 	return errs
 }
@@ -57,6 +68,9 @@ func validateClaimSpec(path *field.Path, s *resourcev1.ResourceClaimSpec) field.
 		if c.MatchAttribute == nil && c.DistinctAttribute == nil {
 			errs = append(errs, field.Required(at, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`))
 		}
+		if a := c.MatchAttribute; a != nil {
+			errs = append(errs, validateFullName(at.Child("matchAttribute"), string(*a))...)
+		}
 	}
 	for i := range s.Devices.Config {
 		c, at := &s.Devices.Config[i], path.Child("config").Index(i)
@@ -66,13 +80,44 @@ func validateClaimSpec(path *field.Path, s *resourcev1.ResourceClaimSpec) field.
 	return errs
 }
 
+// validateFullName checks the name of an attribute, with its domain.
+func validateFullName(path *field.Path, name string) field.ErrorList {
+	domain, id, full := strings.Cut(name, "/")
+	if !full {
+		errs := validateID(path, name)
+		return append(errs, field.Invalid(path, name, "a fully qualified name must be a domain and a name separated by a slash"))
+	}
+	var errs field.ErrorList
+	if domain == "" {
+		errs = append(errs, field.Required(path, "the domain must not be empty"))
+	} else {
+		if len(domain) > resourcev1.DeviceMaxDomainLength {
+			errs = append(errs, field.TooLong(path, "", resourcev1.DeviceMaxDomainLength))
+		}
+		errs = append(errs, core.Subdomain(path, domain)...)
+	}
+	if id == "" {
+		return append(errs, field.Required(path, "the name must not be empty"))
+	}
+	return append(errs, validateID(path, id)...)
+}
+
+func validateID(path *field.Path, id string) field.ErrorList {
+	if len(id) > resourcev1.DeviceMaxIDLength {
+		return field.ErrorList{field.TooLong(path, "", resourcev1.DeviceMaxIDLength)}
+	}
+	return core.Problems(path, id, validation.IsCIdentifier(id))
+}
+
 // validateNames checks a list of requests' names against those that there are.
 func validateNames(path *field.Path, names []string, known map[string]bool) field.ErrorList {
 	var errs field.ErrorList
 	for i, n := range names {
 		at := path.Index(i)
-		for part := range strings.SplitSeq(n, "/") {
-			errs = append(errs, core.Label(at, part)...)
+		if parts := strings.Split(n, "/"); len(parts) <= 2 {
+			for _, part := range parts {
+				errs = append(errs, core.Label(at, part)...)
+			}
 		}
 		if !known[n] {
 			errs = append(errs, field.Invalid(at, n, "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"))
@@ -96,11 +141,35 @@ func validateConfig(path *field.Path, c *resourcev1.DeviceConfiguration) field.E
 	return errs
 }
 
-func validateSelectors(path *field.Path, list []resourcev1.DeviceSelector) field.ErrorList {
+// validateSelectors compiles the expressions of selectors. Those that are stored need not fit into what new ones may use.
+func validateSelectors(path *field.Path, list, stored []resourcev1.DeviceSelector) field.ErrorList {
 	var errs field.ErrorList
+	env := environment.NewExpressions
+	if equality.Semantic.DeepEqual(list, stored) {
+		env = environment.StoredExpressions
+	}
 	for i, s := range list {
+		at := path.Index(i).Child("cel")
 		if s.CEL == nil {
-			errs = append(errs, field.Required(path.Index(i).Child("cel"), ""))
+			errs = append(errs, field.Required(at, ""))
+			continue
+		}
+		at = at.Child("expression")
+		if len(s.CEL.Expression) > resourcev1.CELSelectorExpressionMaxLength {
+			errs = append(errs, field.TooLong(at, "", resourcev1.CELSelectorExpressionMaxLength))
+			continue
+		}
+		r := dracel.GetCompiler(dracel.Features{EnableConsumableCapacity: true}).CompileCELExpression(s.CEL.Expression, dracel.Options{EnvType: &env})
+		switch {
+		case r.Error == nil && r.MaxCost > resourcev1.CELSelectorExpressionMaxCost:
+			errs = append(errs, field.Forbidden(at, "too complex, exceeds cost limit"))
+		case r.Error == nil:
+		case r.Error.Type == apiservercel.ErrorTypeInvalid:
+			errs = append(errs, field.Invalid(at, s.CEL.Expression, r.Error.Detail))
+		case r.Error.Type == apiservercel.ErrorTypeRequired:
+			errs = append(errs, field.Required(at, r.Error.Detail))
+		default:
+			errs = append(errs, field.InternalError(at, r.Error))
 		}
 	}
 	return errs
@@ -117,14 +186,14 @@ func validateRequest(path *field.Path, r *resourcev1.DeviceRequest) field.ErrorL
 	case e != nil:
 		at := path.Child("exactly")
 		errs = append(errs, validateWanted(at, e.DeviceClassName, e.AllocationMode, e.Count)...)
-		errs = append(errs, validateSelectors(at.Child("selectors"), e.Selectors)...)
+		errs = append(errs, validateSelectors(at.Child("selectors"), e.Selectors, nil)...)
 		errs = append(errs, validateTolerations(at.Child("tolerations"), e.Tolerations)...)
 	}
 	for i := range r.FirstAvailable {
 		f, at := &r.FirstAvailable[i], path.Child("firstAvailable").Index(i)
 		errs = append(errs, core.Label(at.Child("name"), f.Name)...)
 		errs = append(errs, validateWanted(at, f.DeviceClassName, f.AllocationMode, f.Count)...)
-		errs = append(errs, validateSelectors(at.Child("selectors"), f.Selectors)...)
+		errs = append(errs, validateSelectors(at.Child("selectors"), f.Selectors, nil)...)
 		errs = append(errs, validateTolerations(at.Child("tolerations"), f.Tolerations)...)
 		if slices.ContainsFunc(r.FirstAvailable[:i], func(o resourcev1.DeviceSubRequest) bool { return o.Name == f.Name }) {
 			errs = append(errs, field.Duplicate(at, f.Name))
@@ -168,42 +237,6 @@ func validateTolerations(path *field.Path, list []resourcev1.DeviceToleration) f
 		if t.Effect != "" {
 			errs = append(errs, core.Known(at.Child("effect"), t.Effect, resourcev1.DeviceTaintEffectNoExecute, resourcev1.DeviceTaintEffectNoSchedule, resourcev1.DeviceTaintEffectNone)...)
 		}
-	}
-	return errs
-}
-
-// validateResourceClaimStatus judges what the scheduler, the drivers and the controller write: an allocation is only ever
-// made or taken back whole.
-func validateResourceClaimStatus(x, old *resourcev1.ResourceClaim) field.ErrorList {
-	path := field.NewPath("status")
-	var errs field.ErrorList
-	uids := map[types.UID]bool{}
-	for i, c := range x.Status.ReservedFor {
-		at := path.Child("reservedFor").Index(i)
-		errs = append(errs, core.Required(at.Child("resource"), c.Resource, "")...)
-		errs = append(errs, core.Required(at.Child("name"), c.Name, "")...)
-		errs = append(errs, core.Required(at.Child("uid"), string(c.UID), "")...)
-		if uids[c.UID] {
-			errs = append(errs, field.Duplicate(at, c.UID))
-		}
-		uids[c.UID] = true
-	}
-	now, was := x.Status.Allocation, old.Status.Allocation
-	if now == nil {
-		if len(x.Status.ReservedFor) > 0 {
-			errs = append(errs, field.Forbidden(path.Child("reservedFor"), "may not be specified when `allocated` is not set"))
-		}
-		return errs
-	}
-	for i, d := range x.Status.Devices {
-		if !slices.ContainsFunc(now.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool {
-			return r.Driver == d.Driver && r.Pool == d.Pool && r.Device == d.Device
-		}) {
-			errs = append(errs, field.Invalid(path.Child("devices").Index(i), d, "must be an allocated device in the claim"))
-		}
-	}
-	if was != nil {
-		errs = append(errs, core.Immutable(path.Child("allocation"), now, was)...)
 	}
 	return errs
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api/core"
@@ -14,12 +13,20 @@ import (
 
 func validateResourceSlice(x *resourcev1.ResourceSlice) field.ErrorList {
 	path := field.NewPath("spec")
-	errs := core.CSIDriverName(path.Child("driver"), x.Spec.Driver)
-	errs = append(errs, validatePool(path.Child("pool"), &x.Spec.Pool)...)
-	errs = append(errs, validateSliceNodes(path, &x.Spec)...)
+	errs := validateSliceHead(path, &x.Spec)
+	return append(errs, validateSliceBody(path, &x.Spec)...)
+}
+
+func validateSliceHead(path *field.Path, s *resourcev1.ResourceSliceSpec) field.ErrorList {
+	errs := core.CSIDriverName(path.Child("driver"), s.Driver)
+	return append(errs, validatePool(path.Child("pool"), &s.Pool)...)
+}
+
+func validateSliceBody(path *field.Path, s *resourcev1.ResourceSliceSpec) field.ErrorList {
+	errs := validateSliceNodes(path, s)
 	names := map[string]bool{}
-	for i := range x.Spec.Devices {
-		d, at := &x.Spec.Devices[i], path.Child("devices").Index(i)
+	for i := range s.Devices {
+		d, at := &s.Devices[i], path.Child("devices").Index(i)
 		errs = append(errs, core.Label(at.Child("name"), d.Name)...)
 		if names[d.Name] {
 			errs = append(errs, field.Duplicate(at, d.Name))
@@ -33,37 +40,39 @@ func validateResourceSlice(x *resourcev1.ResourceSlice) field.ErrorList {
 }
 
 func validateResourceSliceUpdate(x, old *resourcev1.ResourceSlice) field.ErrorList {
-	errs := validateResourceSlice(x)
 	path := field.NewPath("spec")
-	errs = append(errs, core.Immutable(path.Child("driver"), x.Spec.Driver, old.Spec.Driver)...)
+	errs := validateSliceHead(path, &x.Spec)
 	errs = append(errs, core.Immutable(path.Child("pool", "name"), x.Spec.Pool.Name, old.Spec.Pool.Name)...)
+	errs = append(errs, core.Immutable(path.Child("driver"), x.Spec.Driver, old.Spec.Driver)...)
 	if was, now := old.Spec.NodeName, x.Spec.NodeName; was != nil || now != nil {
 		errs = append(errs, core.Immutable(path.Child("nodeName"), now, was)...)
 	}
-	return errs
+	return append(errs, validateSliceBody(path, &x.Spec)...)
 }
 
 // validatePool checks a pool, whose name is one DNS subdomain or several with slashes between them.
 func validatePool(path *field.Path, p *resourcev1.ResourcePool) field.ErrorList {
-	const longest = 253
-	var errs field.ErrorList
-	at := path.Child("name")
-	switch {
-	case p.Name == "":
-		errs = append(errs, field.Required(at, ""))
-	default:
-		if len(p.Name) > longest {
-			errs = append(errs, field.TooLong(at, "", longest))
-		}
-		for part := range strings.SplitSeq(p.Name, "/") {
-			errs = append(errs, core.Subdomain(at, part)...)
-		}
-	}
+	errs := validatePoolName(path.Child("name"), p.Name)
 	if p.ResourceSliceCount <= 0 {
 		errs = append(errs, field.Invalid(path.Child("resourceSliceCount"), p.ResourceSliceCount, "must be greater than zero"))
 	}
 	if p.Generation < 0 {
 		errs = append(errs, field.Invalid(path.Child("generation"), p.Generation, "must be greater than or equal to zero"))
+	}
+	return errs
+}
+
+func validatePoolName(path *field.Path, name string) field.ErrorList {
+	const longest = 253
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	var errs field.ErrorList
+	if len(name) > longest {
+		errs = append(errs, field.TooLong(path, "", longest))
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		errs = append(errs, core.Subdomain(path, part)...)
 	}
 	return errs
 }
@@ -84,14 +93,6 @@ func validateSliceNodes(path *field.Path, s *resourcev1.ResourceSliceSpec) field
 	if n := s.NodeSelector; n != nil {
 		set = append(set, "`nodeSelector`")
 		errs = append(errs, core.ValidateNodeSelector(path.Child("nodeSelector"), n)...)
-		for i, t := range n.NodeSelectorTerms {
-			for j, e := range t.MatchExpressions {
-				for k, v := range e.Values {
-					at := path.Child("nodeSelector", "nodeSelectorTerms").Index(i).Child("matchExpressions").Index(j).Child("values").Index(k)
-					errs = append(errs, core.Problems(at, v, validation.IsValidLabelValue(v))...)
-				}
-			}
-		}
 		if len(n.NodeSelectorTerms) != 1 {
 			errs = append(errs, field.Invalid(path.Child("nodeSelector", "nodeSelectorTerms"), n.NodeSelectorTerms, "must have exactly one node selector term"))
 		}

@@ -52,11 +52,23 @@ func validatePriorityClass(x *schedulingv1.PriorityClass) field.ErrorList {
 	if strings.HasPrefix(x.Name, "system-") && x.Name != SystemClusterCritical && x.Name != SystemNodeCritical {
 		errs = append(errs, field.Forbidden(field.NewPath("metadata", "name"), "priority class names with 'system-' prefix are reserved for system use only"))
 	}
+	if p := x.PreemptionPolicy; p != nil {
+		at := field.NewPath("preemptionPolicy")
+		switch *p {
+		case corev1.PreemptLowerPriority, corev1.PreemptNever:
+		case "":
+			errs = append(errs, field.Required(at, ""))
+		default:
+			e := field.NotSupported(at, *p, []corev1.PreemptionPolicy{})
+			e.Detail = `supported values: "PreemptLowerPriority", "Never"` // in this order, as upstream has it
+			errs = append(errs, e)
+		}
+	}
 	return errs
 }
 
 func validatePriorityClassUpdate(x, old *schedulingv1.PriorityClass) field.ErrorList {
-	errs := validatePriorityClass(x)
+	var errs field.ErrorList
 	if x.Value != old.Value {
 		errs = append(errs, field.Forbidden(field.NewPath("value"), "may not be changed in an update."))
 	}

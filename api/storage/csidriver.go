@@ -4,6 +4,7 @@ import (
 	"github.com/skiff-sh/skiff/api/core"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"strings"
 
@@ -16,7 +17,9 @@ var csiDriver = &api.Kind{
 	StoragePath: "csidrivers",
 	New:         api.New[storagev1.CSIDriver], NewList: api.NewList[storagev1.CSIDriverList],
 	Validate:       api.Check(validateCSIDriver),
+	ValidateName:   driverName,
 	ValidateUpdate: api.CheckUpdate(validateCSIDriverUpdate),
+	Warnings:       csiDriverWarnings,
 	Columns: []api.Column{
 		api.NameColumn(),
 		api.Col("AttachRequired", "boolean", func(x *storagev1.CSIDriver) any { return isTrue(x.Spec.AttachRequired, true) }),
@@ -42,6 +45,22 @@ func defaultCSIDriver(x *storagev1.CSIDriver) {
 	if len(s.VolumeLifecycleModes) == 0 {
 		s.VolumeLifecycleModes = []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent}
 	}
+}
+
+func driverName(name string, prefix bool) []string {
+	if len(name) > 63 && !prefix && len(apivalidation.NameIsDNSSubdomain(name, prefix)) == 0 {
+		return []string{"must be no more than 63 bytes"}
+	}
+	return apivalidation.NameIsDNSSubdomain(name, prefix)
+}
+
+func csiDriverWarnings(obj, old api.Object) []string {
+	s := &obj.(*storagev1.CSIDriver).Spec
+	changed := old == nil || !equality.Semantic.DeepEqual(s.TokenRequests, old.(*storagev1.CSIDriver).Spec.TokenRequests)
+	if len(s.TokenRequests) == 0 || s.ServiceAccountTokenInSecrets != nil || !changed {
+		return nil
+	}
+	return []string{"spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"}
 }
 
 func isTrue(b *bool, unset bool) bool {
@@ -74,7 +93,7 @@ func modes(x *storagev1.CSIDriver) string {
 }
 
 func validateCSIDriver(x *storagev1.CSIDriver) field.ErrorList {
-	errs := core.CSIDriverName(field.NewPath("name"), x.Name)
+	var errs field.ErrorList
 	path, s := field.NewPath("spec"), &x.Spec
 	if s.AttachRequired == nil {
 		errs = append(errs, field.Required(path.Child("attachedRequired"), ""))

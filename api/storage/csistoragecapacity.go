@@ -17,24 +17,18 @@ var csiStorageCapacity = &api.Kind{
 	ValidateUpdate: api.CheckUpdate(validateCSIStorageCapacityUpdate),
 	Columns: []api.Column{
 		api.NameColumn(),
-		api.Col("StorageClass", "string", func(x *storagev1.CSIStorageCapacity) any { return x.StorageClassName }),
-		api.Col("Capacity", "string", func(x *storagev1.CSIStorageCapacity) any { return capacity(x) }),
-		api.AgeColumn(),
+		api.CreatedColumn(),
 	},
 	UnconditionalUpdate: true,
-}
-
-func capacity(x *storagev1.CSIStorageCapacity) string {
-	if x.Capacity == nil {
-		return "<unset>"
-	}
-	return x.Capacity.String()
 }
 
 func validateCSIStorageCapacity(x *storagev1.CSIStorageCapacity) field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, core.LabelSelector(field.NewPath("nodeTopology"), x.NodeTopology)...)
 	errs = append(errs, core.Subdomain(field.NewPath("storageClassName"), x.StorageClassName)...)
+	if x.Capacity != nil {
+		errs = append(errs, core.NotNegativeQuantity(field.NewPath("capacity"), *x.Capacity)...)
+	}
 	return errs
 }
 

@@ -1,9 +1,12 @@
 package storage
 
 import (
+	"math"
+
 	"github.com/skiff-sh/skiff/api/core"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/skiff-sh/skiff/api"
@@ -16,9 +19,18 @@ var volumeAttachment = &api.Kind{
 	New:         api.New[storagev1.VolumeAttachment], NewList: api.NewList[storagev1.VolumeAttachmentList],
 	Validate:       api.Check(validateVolumeAttachment),
 	ValidateUpdate: api.CheckUpdate(validateVolumeAttachmentUpdate),
+	ValidateStatus: api.CheckUpdate(func(x, _ *storagev1.VolumeAttachment) field.ErrorList {
+		var errs field.ErrorList
+		for name, e := range map[string]*storagev1.VolumeError{"attachError": x.Status.AttachError, "detachError": x.Status.DetachError} {
+			if e != nil && e.ErrorCode != nil && *e.ErrorCode < 0 {
+				errs = append(errs, field.Invalid(field.NewPath("status", name, "errorCode"), *e.ErrorCode, validation.InclusiveRangeError(0, math.MaxInt32)))
+			}
+		}
+		return errs
+	}),
 	Columns: []api.Column{
 		api.NameColumn(),
-		api.Col("Attacher", "string", func(x *storagev1.VolumeAttachment) any { return x.Spec.Attacher }),
+		api.Col("Attacher", "string", func(x *storagev1.VolumeAttachment) any { return x.Spec.Attacher }).Formatted("name"),
 		api.Col("PV", "string", func(x *storagev1.VolumeAttachment) any { return volumeName(x) }),
 		api.Col("Node", "string", func(x *storagev1.VolumeAttachment) any { return x.Spec.NodeName }),
 		api.Col("Attached", "boolean", func(x *storagev1.VolumeAttachment) any { return x.Status.Attached }),
