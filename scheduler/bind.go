@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -43,6 +40,9 @@ func (s *Scheduler) bindAll(ctx context.Context) {
 func (s *Scheduler) place(ctx context.Context, one *placement) {
 	p, node := one.pod, one.decision.Node
 	if err := s.bind(ctx, one); err != nil {
+		if one.standIn != nil {
+			s.unmakeStandIn(ctx, one.standIn)
+		}
 		s.undo(ctx, one, err)
 		return
 	}
@@ -67,6 +67,16 @@ func (s *Scheduler) bind(ctx context.Context, one *placement) error {
 			return err
 		}
 	}
+	if len(volumes)+len(devices) > 0 {
+		s.metrics.step("PreBind", one.profile.SchedulerName, "Success", s.deps.Clock.Since(one.began))
+	}
+	began := s.deps.Clock.Now()
+	err := s.bindTo(ctx, p, node)
+	s.metrics.step("Bind", one.profile.SchedulerName, succeeded(err == nil), s.deps.Clock.Since(began))
+	return err
+}
+
+func (s *Scheduler) bindTo(ctx context.Context, p *corev1.Pod, node string) error {
 	if e := s.binderFor(p); e != nil {
 		return e.bind(ctx, p.Namespace, p.Name, p.UID, node)
 	}
@@ -184,87 +194,5 @@ func await[T api.Object](ctx context.Context, s *Scheduler, namespace, name stri
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// bindDevices writes a claim's allocation and enters the pod in it, and waits until its devices are ready.
-func (s *Scheduler) bindDevices(ctx context.Context, one *placement, d core.Devices) error {
-	claim := d.Claim
-	for try := 0; ; try++ {
-		written, err := s.reserve(ctx, one.pod, claim, d.Allocation)
-		if err == nil {
-			claim = written
-			break
-		}
-		if !apierrors.IsConflict(err) || try == 4 {
-			return fmt.Errorf("add allocation and reservation to claim %s/%s: %w", claim.Namespace, claim.Name, err)
-		}
-		if claim, err = client.Get[*resourcev1.ResourceClaim](ctx, s.deps.Client, claim.Namespace, claim.Name); err != nil {
-			return err
-		}
-		if d.Allocation != nil && claim.Status.Allocation != nil {
-			return fmt.Errorf("claim %s/%s got allocated elsewhere in the meantime", claim.Namespace, claim.Name)
-		}
-	}
-	if ready, err := core.DevicesReady(claim); ready || err != nil {
-		return err
-	}
-	s.deps.Events.Eventf(one.pod, corev1.EventTypeNormal, "BindingConditionsPending", "waiting for binding conditions for device on node %s", one.decision.Node)
-	wait, cancel := context.WithTimeout(ctx, one.profile.DeviceTimeout)
-	defer cancel()
-	err := await(wait, s, claim.Namespace, claim.Name, core.DevicesReady)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	// Others may be ready sooner, perhaps on another node.
-	if now, getErr := client.Get[*resourcev1.ResourceClaim](ctx, s.deps.Client, claim.Namespace, claim.Name); getErr == nil && core.UsedByNoneBut(now, one.pod.UID) {
-		s.giveBack(ctx, now)
-	}
-	return fmt.Errorf("device binding of claim %s/%s: %w", claim.Namespace, claim.Name, err)
-}
-
-func (s *Scheduler) reserve(ctx context.Context, p *corev1.Pod, claim *resourcev1.ResourceClaim, allocation *resourcev1.AllocationResult) (*resourcev1.ResourceClaim, error) {
-	if claim.DeletionTimestamp != nil {
-		return nil, fmt.Errorf("claim %s/%s got deleted in the meantime", claim.Namespace, claim.Name)
-	}
-	claim = claim.DeepCopy()
-	var err error
-	if allocation != nil && !slices.Contains(claim.Finalizers, resourcev1.Finalizer) {
-		claim.Finalizers = append(claim.Finalizers, resourcev1.Finalizer)
-		if claim, err = client.Update(ctx, s.deps.Client, claim); err != nil {
-			return nil, err
-		}
-		claim = claim.DeepCopy()
-	}
-	if slices.ContainsFunc(claim.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID == p.UID }) {
-		return claim, nil
-	}
-	if allocation != nil {
-		claim.Status.Allocation = allocation.DeepCopy()
-		now := metav1.NewTime(s.deps.Clock.Now().Truncate(time.Second))
-		claim.Status.Allocation.AllocationTimestamp = &now
-	}
-	claim.Status.ReservedFor = append(claim.Status.ReservedFor, resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: p.Name, UID: p.UID})
-	return client.UpdateStatus(ctx, s.deps.Client, claim)
-}
-
-// freeDevices gives back the devices of a claim that nobody else uses, when they are what keeps a pod from all nodes.
-func (s *Scheduler) freeDevices(ctx context.Context, p *core.Pod, d *core.Decision) {
-	if len(p.Object().Spec.ResourceClaims) == 0 || !d.RefusedBy()[core.DynamicResources] {
-		return
-	}
-	free := s.cluster.Freeable(p)
-	if len(free) == 0 {
-		return
-	}
-	s.background(ctx, func(ctx context.Context) { s.giveBack(ctx, free[0]) })
-}
-
-// giveBack takes a claim's devices away from it.
-func (s *Scheduler) giveBack(ctx context.Context, claim *resourcev1.ResourceClaim) {
-	claim = claim.DeepCopy()
-	claim.Status.ReservedFor, claim.Status.Allocation, claim.Status.Devices = nil, nil, nil
-	if _, err := client.UpdateStatus(ctx, s.deps.Client, claim); err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-		s.log.Warn("a claim's devices could not be given back", "claim", claim.Namespace+"/"+claim.Name, "error", err)
 	}
 }

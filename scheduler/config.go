@@ -25,6 +25,8 @@ type Config struct {
 	FirstBackoff, LastBackoff time.Duration
 	// Binders is how many bindings are written side by side. Default 64.
 	Binders int
+	// Gangs says that the pods of a group are placed together (the gates GenericWorkload and GangScheduling).
+	Gangs bool
 	// Metrics count what it does; nil: nobody looks.
 	Metrics *Metrics
 }

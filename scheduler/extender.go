@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -170,6 +171,7 @@ func (e *extender) filter(ctx context.Context, p *corev1.Pod, nodes []string) (m
 // outside is what all extenders have to say about a pod. An extender that fails and is not ignorable fails the attempt.
 func (s *Scheduler) outside(ctx context.Context, p *corev1.Pod) (out core.Outside, failure *error) {
 	var err error
+	var raters []*extender
 	failure = &err
 	for _, e := range s.extenders {
 		if !e.interested(p) {
@@ -201,25 +203,35 @@ func (s *Scheduler) outside(ctx context.Context, p *corev1.Pod) (out core.Outsid
 			}
 		}
 		if e.PrioritizeVerb != "" {
-			before := out.Score
-			out.Score = func(nodes []string) map[string]int64 {
-				sum := map[string]int64{}
-				if before != nil {
-					sum = before(nodes)
-				}
-				var list extenderv1.HostPriorityList
-				if problem := e.ask(ctx, e.PrioritizeVerb, e.args(p, nodes), &list); problem != nil {
-					s.log.Warn("an extender's preferences are ignored", "extender", e.URLPrefix, "error", problem)
-					return sum
-				}
-				for _, one := range list {
-					sum[one.Host] += one.Score * e.Weight * (core.MaxScore / extenderv1.MaxExtenderPriority)
-				}
-				return sum
-			}
+			raters = append(raters, e)
 		}
 	}
+	if len(raters) > 0 {
+		out.Score = func(nodes []string) map[string]int64 { return s.prioritize(ctx, p, raters, nodes) }
+	}
 	return out, failure
+}
+
+// prioritize adds up what extenders think of nodes. They are asked all at once, so that the slowest alone counts.
+func (s *Scheduler) prioritize(ctx context.Context, p *corev1.Pod, raters []*extender, nodes []string) map[string]int64 {
+	var group sync.WaitGroup
+	answers := make([]extenderv1.HostPriorityList, len(raters))
+	for i, e := range raters {
+		group.Go(func() {
+			if err := e.ask(ctx, e.PrioritizeVerb, e.args(p, nodes), &answers[i]); err != nil {
+				s.log.Warn("an extender's preferences are ignored", "extender", e.URLPrefix, "error", err)
+				answers[i] = nil
+			}
+		})
+	}
+	group.Wait()
+	sum := map[string]int64{}
+	for i, list := range answers {
+		for _, one := range list {
+			sum[one.Host] += one.Score * raters[i].Weight * (core.MaxScore / extenderv1.MaxExtenderPriority)
+		}
+	}
+	return sum
 }
 
 // preemption lets extenders narrow the sacrifices for a pod; nil if none wants to.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,6 +159,45 @@ func TestPlacesAndSaysWhyNot(t *testing.T) {
 			t.Error("events:", got)
 		}
 	}, node("a", "2"))
+}
+
+// A server that does not serve a kind, or not to the scheduler, does not keep it from scheduling.
+func TestGoesOnWithoutKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := clienttest.New(nil, node("a", "2"), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}})
+		var nodes atomic.Bool
+		a.Fail = func(c clienttest.Call) error {
+			switch {
+			case c.Verb == "list" && c.Kind.Plural == "resourceslices":
+				return apierrors.NewNotFound(c.Kind.GroupResource(), "")
+			case c.Verb == "list" && c.Kind.Plural == "persistentvolumes", c.Verb == "list" && c.Kind.Plural == "nodes" && !nodes.Load():
+				return apierrors.NewForbidden(c.Kind.GroupResource(), "", errors.New("not you"))
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		s, err := New(Config{Deps: reconcile.NewDeps("default-scheduler", a, client.NewCaches(a, nil), nil, nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		b := &bench{a, t, ctx}
+		b.create(pod("p", "1"))
+		time.Sleep(time.Minute)
+		b.on("p", "") // nothing can be said before the nodes are known
+		if got := b.message("p"); got != "" {
+			t.Error(got)
+		}
+		nodes.Store(true)
+		time.Sleep(time.Minute)
+		b.on("p", "a")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute) // the recorder's last events
+	})
 }
 
 func TestFirstNode(t *testing.T) {
@@ -317,6 +357,38 @@ func TestAllocatesDevices(t *testing.T) {
 			Pool: resourcev1.ResourcePool{Name: "b", ResourceSliceCount: 1}, Devices: []resourcev1.Device{{Name: "only"}}}})
 }
 
+// A device class stands for an extended resource: the claim is made with the binding, and goes when that fails.
+func TestExtendedResourcesFromDevices(t *testing.T) {
+	run(t, Config{}, func(b *bench) {
+		var failed atomic.Bool
+		b.Fail = func(c clienttest.Call) error {
+			if c.Subresource == "binding" && !failed.Swap(true) {
+				return apierrors.NewInternalError(errors.New("not now"))
+			}
+			return nil
+		}
+		b.create(pod("p", "1", func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
+		}))
+		b.on("p", "")
+		time.Sleep(4 * time.Second)
+		b.on("p", "a")
+		claims, err := client.List[*resourcev1.ResourceClaim](b.ctx, b.API, "ns", metav1.ListOptions{})
+		if err != nil || len(claims) != 1 {
+			t.Fatalf("claims: %v, %v", claims, err)
+		}
+		c, s := claims[0], b.pod("p").Status.ExtendedResourceClaimStatus
+		if c.Status.Allocation == nil || c.Status.ReservedFor[0].Name != "p" || c.Annotations[resourcev1.ExtendedResourceClaimAnnotation] != "true" {
+			t.Errorf("the claim is %+v", c)
+		}
+		if s == nil || s.ResourceClaimName != c.Name || len(s.RequestMappings) != 1 || s.RequestMappings[0].RequestName != c.Spec.Devices.Requests[0].Name {
+			t.Errorf("the pod's status says %+v", s)
+		}
+	}, node("a", "4"), &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gpu"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: ptr.To("example.com/gpu")}},
+		&resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: resourcev1.ResourceSliceSpec{Driver: "d", NodeName: ptr.To("a"),
+			Pool: resourcev1.ResourcePool{Name: "a", ResourceSliceCount: 1}, Devices: []resourcev1.Device{{Name: "only"}}}})
+}
+
 // Devices that do not get ready in time are given back, and others are tried.
 func TestDevicesThatAreNotReady(t *testing.T) {
 	slow := resourcev1.Device{Name: "slow", BindingConditions: []string{"Attached"}, BindingFailureConditions: []string{"Broken"}, BindsToNode: ptr.To(true)}
@@ -387,18 +459,18 @@ func TestQueue(t *testing.T) {
 	if it, wake := q.next(now); it != nil || !wake.Equal(now.Add(retryUnschedulable)) {
 		t.Fatalf("a parked pod: %v, wake %v", it, wake)
 	}
-	q.change(now, []string{core.InterPodAffinity}, nil)
-	q.change(now, []string{core.NodeResourcesFit}, func(*item) bool { return false })
+	q.change(now, "NodeAdd", []string{core.InterPodAffinity}, nil)
+	q.change(now, "NodeAdd", []string{core.NodeResourcesFit}, func(*item) bool { return false })
 	if got := take(); got != "" {
 		t.Fatal("a change that does not help woke", got)
 	}
-	q.change(now, everyRule, nil)
+	q.change(now, "NodeAdd", everyRule, nil)
 	if got := take(); got != "low" {
 		t.Fatal("with nothing else to do, the back-off is waited out before", got)
 	}
 	q.park(it, fit, now)
 	q.put(named("busy", 5), now)
-	q.change(now, everyRule, nil)
+	q.change(now, "NodeAdd", everyRule, nil)
 	if got := take(); got != "busy" {
 		t.Fatal("one that is ready comes first, not", got)
 	}

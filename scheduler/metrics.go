@@ -17,6 +17,13 @@ type Metrics struct {
 	preempted prometheus.Counter
 	victims   prometheus.Histogram
 	sizes     *prometheus.GaugeVec
+	standIns  *prometheus.CounterVec
+	incoming  *prometheus.CounterVec
+	refusing  *prometheus.GaugeVec
+	points    *prometheus.HistogramVec
+	binding   *prometheus.GaugeVec
+	gangs     *prometheus.CounterVec
+	gangTime  *prometheus.HistogramVec
 }
 
 // NewMetrics makes metrics that nobody collects yet; Collectors offers them.
@@ -40,18 +47,47 @@ func NewMetrics() *Metrics {
 			Help: "Victims of each preemption.", Buckets: prometheus.ExponentialBuckets(1, 2, 7)}),
 		sizes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "scheduler_cache_size",
 			Help: "What is known: nodes, pods, and those assumed to be bound."}, []string{"type"}),
+		standIns: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "scheduler_resourceclaim_creates_total",
+			Help: "Claims created for extended resources, by the result."}, []string{"status"}),
+		incoming: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "scheduler_queue_incoming_pods_total",
+			Help: "Pods that came to one of the places where they wait, and what made them."}, []string{"event", "queue"}),
+		refusing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "scheduler_unschedulable_pods",
+			Help: "Pods that fit nowhere, by the rules that refuse them; a pod counts once for each."}, []string{"plugin", "profile"}),
+		points: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "scheduler_framework_extension_point_duration_seconds",
+			Help: "How long the steps of an attempt took: Filter with Score, PostFilter, PreBind, Bind.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 12)},
+			[]string{"extension_point", "profile", "status"}),
+		gangs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "scheduler_podgroup_schedule_attempts_total",
+			Help: "Attempts to place pod groups, by the result: scheduled, unschedulable, waiting_on_preemption, error."}, []string{"profile", "result"}),
+		gangTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "scheduler_podgroup_scheduling_attempt_duration_seconds",
+			Help: "How long attempts to place pod groups took.", Buckets: seconds}, []string{"profile", "result"}),
+		binding: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "scheduler_goroutines",
+			Help: "Bindings that are under way or wait for a turn."}, []string{"operation"}),
 	}
 }
 
 // Collectors are what a registry takes.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.attempts, m.duration, m.algorithm, m.sli, m.podTries, m.pending, m.preempted, m.victims, m.sizes}
+	return []prometheus.Collector{m.attempts, m.duration, m.algorithm, m.sli, m.podTries, m.pending, m.preempted, m.victims, m.sizes, m.standIns,
+		m.incoming, m.refusing, m.points, m.binding, m.gangs, m.gangTime}
 }
 
 // tried counts an attempt that took so long.
 func (m *Metrics) tried(profile, result string, took time.Duration) {
 	m.attempts.WithLabelValues(profile, result).Inc()
 	m.duration.WithLabelValues(profile, result).Observe(took.Seconds())
+}
+
+// step notes how long a step of an attempt took.
+func (m *Metrics) step(point, profile, status string, took time.Duration) {
+	m.points.WithLabelValues(point, profile, status).Observe(took.Seconds())
+}
+
+// succeeded is how a step's outcome is called.
+func succeeded(ok bool) string {
+	if ok {
+		return "Success"
+	}
+	return "Error"
 }
 
 // look takes the sizes of queue and cache.
@@ -63,4 +99,15 @@ func (m *Metrics) look(s *Scheduler) {
 	m.sizes.WithLabelValues("nodes").Set(float64(s.cluster.Nodes()))
 	m.sizes.WithLabelValues("pods").Set(float64(s.cluster.Pods()))
 	m.sizes.WithLabelValues("assumed_pods").Set(float64(len(s.assumed)))
+	m.binding.WithLabelValues("binding").Set(float64(len(s.assumed)))
+	m.refusing.Reset()
+	for rule, pods := range s.queue.by {
+		if len(s.profiles) == 1 {
+			m.refusing.WithLabelValues(rule, s.cfg.Profiles[0].SchedulerName).Set(float64(len(pods)))
+			continue
+		}
+		for _, it := range pods {
+			m.refusing.WithLabelValues(rule, it.pod.Spec.SchedulerName).Inc()
+		}
+	}
 }

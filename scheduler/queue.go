@@ -14,6 +14,8 @@ import (
 // retryUnschedulable is when a pod is tried again although nothing happened that should help it: as upstream.
 const retryUnschedulable = 5 * time.Minute
 
+const attemptFailed = "ScheduleAttemptFailure"
+
 // queue holds the pods that want a node. It is pure: time is passed in. A pod is in one of four places: ready to be
 // tried, waiting out its back-off, parked until something changes, or being tried.
 type queue struct {
@@ -24,7 +26,8 @@ type queue struct {
 	by      map[string]map[types.UID]*item // parked ones by the rules that refused them
 	seq     int64
 
-	first, last time.Duration // of the back-off, which doubles with every attempt
+	first, last time.Duration             // of the back-off, which doubles with every attempt
+	incoming    func(queue, event string) // told of every pod that comes into one of the places, and why
 }
 
 type item struct {
@@ -43,7 +46,7 @@ type item struct {
 }
 
 func newQueue(first, last time.Duration) *queue {
-	q := &queue{items: map[types.UID]*item{}, by: map[string]map[types.UID]*item{}, first: first, last: last}
+	q := &queue{items: map[types.UID]*item{}, by: map[string]map[types.UID]*item{}, first: first, last: last, incoming: func(string, string) {}}
 	q.ready.less = func(a, b *item) bool {
 		if a.priority != b.priority {
 			return a.priority > b.priority
@@ -58,13 +61,15 @@ func newQueue(first, last time.Duration) *queue {
 // put adds a pod, or takes its newer state; a pod that changed is worth another try, after its back-off.
 func (q *queue) put(p *corev1.Pod, now time.Time) {
 	it, ok := q.items[p.UID]
+	event := "UnschedulablePodUpdate"
 	if !ok {
+		event = "UnschedulablePodAdd"
 		q.seq++
 		it = &item{seq: q.seq, since: now}
 		q.items[p.UID] = it
 	}
 	it.pod, it.priority = p, schedhelpers.PodPriority(p)
-	q.awake(it, now)
+	q.awake(it, now, event)
 }
 
 // refresh takes a pod's newer state when that is no reason to try again.
@@ -75,11 +80,13 @@ func (q *queue) refresh(p *corev1.Pod) {
 }
 
 // awake lets a pod be tried again, after its back-off.
-func (q *queue) awake(it *item, now time.Time) {
+func (q *queue) awake(it *item, now time.Time, event string) {
 	q.take(it)
 	if it.due = it.retry; it.retry.After(now) {
+		q.incoming("backoff", event)
 		q.store(&q.backoff, it)
 	} else {
+		q.incoming("active", event)
 		q.store(&q.ready, it)
 	}
 }
@@ -117,10 +124,10 @@ func (q *queue) drop(uid types.UID) {
 // fail, park or drop.
 func (q *queue) next(now time.Time) (it *item, wake time.Time) {
 	for len(q.backoff.list) > 0 && !q.backoff.list[0].due.After(now) {
-		q.awake(q.backoff.list[0], now)
+		q.awake(q.backoff.list[0], now, "BackoffComplete")
 	}
 	for len(q.parked.list) > 0 && !q.parked.list[0].due.After(now) {
-		q.awake(q.parked.list[0], now)
+		q.awake(q.parked.list[0], now, "UnschedulableTimeout")
 	}
 	switch {
 	case len(q.ready.list) > 0:
@@ -133,6 +140,9 @@ func (q *queue) next(now time.Time) (it *item, wake time.Time) {
 		}
 	}
 	if it != nil {
+		if it.home == &q.backoff {
+			q.incoming("active", "PopFromBackoffQ")
+		}
 		q.take(it)
 		it.attempts++
 		return it, time.Time{}
@@ -159,6 +169,7 @@ func (q *queue) park(it *item, refused map[string]bool, now time.Time) {
 		}
 		q.by[name][it.pod.UID] = it
 	}
+	q.incoming("unschedulable", attemptFailed)
 	q.store(&q.parked, it)
 }
 
@@ -167,6 +178,7 @@ func (q *queue) fail(it *item, now time.Time) {
 	q.take(it)
 	it.broken, it.retry = true, now.Add(q.pause(it))
 	it.due = it.retry
+	q.incoming("backoff", attemptFailed)
 	q.store(&q.backoff, it)
 }
 
@@ -181,11 +193,11 @@ func (q *queue) pause(it *item) time.Duration {
 }
 
 // change lets the parked pods that one of the rules refused, and that helps accepts, be tried again.
-func (q *queue) change(now time.Time, rules []string, helps func(*item) bool) {
+func (q *queue) change(now time.Time, event string, rules []string, helps func(*item) bool) {
 	for _, name := range rules {
 		for _, it := range q.by[name] {
 			if helps == nil || helps(it) {
-				q.awake(it, now)
+				q.awake(it, now, event)
 			}
 		}
 	}

@@ -7,10 +7,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/builtin"
+	"github.com/skiff-sh/skiff/api/scheduling"
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/reconcile"
 	"github.com/skiff-sh/skiff/scheduler/core"
@@ -35,7 +39,9 @@ type Scheduler struct {
 	queue   *queue
 	assumed map[types.UID]*placement // decided, and not yet seen as bound
 	gated   map[types.UID]bool
+	gangs   map[types.NamespacedName]*gang
 	looked  time.Time // when the metrics last took sizes
+	moved   bool      // something happened since
 
 	binder chan *placement
 	beside chan struct{} // a slot for each write that goes on beside the loop
@@ -48,8 +54,9 @@ type placement struct {
 	profile  *core.Profile
 	decision core.Decision
 	tries    int
-	since    time.Time // when it came into the queue
-	began    time.Time // of the attempt
+	since    time.Time                 // when it came into the queue
+	began    time.Time                 // of the attempt
+	standIn  *resourcev1.ResourceClaim // made for it while it was being bound; nil: none
 }
 
 // maxBeside bounds how many status writes and evictions are under way at once.
@@ -63,7 +70,9 @@ func New(cfg Config) (*Scheduler, error) {
 	s := &Scheduler{cfg: cfg, deps: cfg.Deps, log: cfg.Deps.Log, metrics: cfg.Metrics, profiles: map[string]*core.Profile{},
 		pods: client.CacheOf[*corev1.Pod](cfg.Deps.Caches), wake: make(chan struct{}, 1), cluster: core.New(),
 		queue: newQueue(cfg.FirstBackoff, cfg.LastBackoff), assumed: map[types.UID]*placement{}, gated: map[types.UID]bool{},
+		gangs:  map[types.NamespacedName]*gang{},
 		binder: make(chan *placement, 4096), beside: make(chan struct{}, maxBeside)}
+	s.queue.incoming = func(queue, event string) { s.metrics.incoming.WithLabelValues(event, queue).Inc() }
 	for _, p := range cfg.Profiles {
 		s.profiles[p.SchedulerName] = p
 	}
@@ -75,7 +84,7 @@ func New(cfg Config) (*Scheduler, error) {
 		}
 		s.extenders = append(s.extenders, e)
 	}
-	for _, k := range kinds() {
+	for _, k := range s.kinds() {
 		client.CacheOfKind(cfg.Deps.Caches, k)
 	}
 	return s, nil
@@ -92,14 +101,25 @@ func kinds() []*api.Kind {
 	return out
 }
 
+// kinds are the rows of what the scheduler wants to know.
+func (s *Scheduler) kinds() []*api.Kind {
+	if s.cfg.Gangs {
+		return append(kinds(), scheduling.PodGroup)
+	}
+	return kinds()
+}
+
 // Run schedules until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {
 	defer s.group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.group.Go(func() { _ = s.deps.Caches.Run(ctx) }) // an error means that somebody else runs them
-	if err := s.deps.Caches.Sync(ctx); err != nil {
+	if !s.sync(ctx) {
 		return nil
+	}
+	if s.cfg.Gangs {
+		defer s.watchGroups()()
 	}
 	for _, k := range kinds() { // in this order, so that pods come when all that they refer to is known
 		defer client.CacheOfKind(s.deps.Caches, k).Subscribe(func(e client.Event[api.Object]) {
@@ -112,14 +132,18 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	for {
 		s.take()
 		now := s.deps.Clock.Now()
-		if now.Sub(s.looked) > time.Second {
-			s.looked = now
+		if s.moved && now.Sub(s.looked) >= time.Second {
+			s.looked, s.moved = now, false
 			s.metrics.look(s)
 		}
 		it, wake := s.queue.next(now)
 		if it != nil {
+			s.moved = true
 			s.schedule(ctx, it, now)
 			continue
+		}
+		if look := s.looked.Add(time.Second); s.moved && (wake.IsZero() || look.Before(wake)) {
+			wake = look
 		}
 		var timer <-chan time.Time
 		if !wake.IsZero() {
@@ -132,6 +156,32 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		case <-timer:
 		}
 	}
+}
+
+// sync waits until the caches are filled, and reports whether they are before ctx ends. There is no scheduling without nodes
+// and pods; without anything else that the server does not serve, or not to us, it goes on as if there was none.
+func (s *Scheduler) sync(ctx context.Context) bool {
+	const patience = 5 * time.Second
+	for _, k := range s.kinds() {
+		cache := client.CacheOfKind(s.deps.Caches, k)
+		for !cache.Synced() {
+			wait, cancel := context.WithTimeout(ctx, patience)
+			err := cache.WaitFor(wait, "")
+			cancel()
+			if ctx.Err() != nil {
+				return false
+			}
+			if err == nil || k.Plural == "pods" || k.Plural == "nodes" {
+				continue
+			}
+			_, _, err = s.deps.Client.List(ctx, k, "", metav1.ListOptions{Limit: 1})
+			if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsMethodNotSupported(err) {
+				s.log.Warn("scheduling goes on without objects that cannot be read", "resource", k.GroupResource().String(), "error", err)
+				break
+			}
+		}
+	}
+	return true
 }
 
 // post gives the loop something to do.
@@ -150,6 +200,7 @@ func (s *Scheduler) take() {
 	todo := s.inbox
 	s.inbox = nil
 	s.mu.Unlock()
+	s.moved = s.moved || len(todo) > 0
 	for _, f := range todo {
 		f()
 	}
@@ -172,6 +223,10 @@ func (s *Scheduler) background(ctx context.Context, f func(context.Context)) {
 
 // schedule tries to place one pod.
 func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
+	if name, ok := s.groupOf(it.pod); ok {
+		s.scheduleGang(ctx, it, name)
+		return
+	}
 	profile := s.profiles[it.pod.Spec.SchedulerName]
 	p := s.cluster.Pod(it.pod, profile)
 	it.asked = p
@@ -179,6 +234,11 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 	d := s.cluster.DecideWith(p, out)
 	took := s.deps.Clock.Since(now)
 	s.metrics.algorithm.Observe(took.Seconds())
+	filtered := "Success"
+	if d.Node == "" {
+		filtered = "Unschedulable"
+	}
+	s.metrics.step("Filter", profile.SchedulerName, filtered, took)
 	switch {
 	case *failure != nil:
 		s.queue.fail(it, s.deps.Clock.Now())
@@ -189,7 +249,7 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 		s.metrics.tried(profile.SchedulerName, "unschedulable", took)
 	default:
 		s.queue.drop(it.pod.UID)
-		one := &placement{it.pod, profile, d, it.attempts, it.since, now}
+		one := &placement{pod: it.pod, profile: profile, decision: d, tries: it.attempts, since: it.since, began: now}
 		s.assumed[it.pod.UID] = one
 		s.cluster.Promise(&one.decision)
 		s.cluster.Assume(p, d.Node)
@@ -202,7 +262,13 @@ func (s *Scheduler) schedule(ctx context.Context, it *item, now time.Time) {
 
 // refused parks a pod that fits nowhere, tries to make room for it, and says why.
 func (s *Scheduler) refused(ctx context.Context, it *item, p *core.Pod, d *core.Decision) {
+	began := s.deps.Clock.Now()
 	node, hint := s.makeRoom(ctx, p, d)
+	status := "Unschedulable"
+	if node != "" {
+		status = "Success"
+	}
+	s.metrics.step("PostFilter", it.pod.Spec.SchedulerName, status, s.deps.Clock.Since(began))
 	if node == "" {
 		s.freeDevices(ctx, p, d)
 	}
@@ -240,6 +306,7 @@ func (s *Scheduler) podChanged(old, p *corev1.Pod) {
 		s.podGone(old)
 		s.podChanged(nil, p)
 	case p.Spec.NodeName != "":
+		s.joins(p)
 		s.queue.drop(p.UID)
 		delete(s.assumed, p.UID)
 		delete(s.gated, p.UID)
@@ -249,10 +316,15 @@ func (s *Scheduler) podChanged(old, p *corev1.Pod) {
 	case s.profiles[p.Spec.SchedulerName] == nil || p.DeletionTimestamp != nil:
 		s.queue.drop(p.UID)
 		delete(s.gated, p.UID)
+		s.leaves(p)
 		s.cluster.Forget(p.UID)
 	case s.assumed[p.UID] != nil: // its binding is on the way
 	case len(p.Spec.SchedulingGates) > 0:
 		s.gated[p.UID] = true
+		s.joins(p)
+		s.queue.drop(p.UID)
+	case s.joins(p):
+		delete(s.gated, p.UID)
 		s.queue.drop(p.UID)
 	case old == nil || s.gated[p.UID] || worthAnotherTry(old, p):
 		delete(s.gated, p.UID)
@@ -274,6 +346,7 @@ func objectOrNil(p *corev1.Pod) api.Object {
 
 func (s *Scheduler) podGone(p *corev1.Pod) {
 	s.queue.drop(p.UID)
+	s.leaves(p)
 	delete(s.gated, p.UID)
 	_, on := s.assumed[p.UID]
 	delete(s.assumed, p.UID)

@@ -83,7 +83,7 @@ func (c *Cluster) crossOf(p *Pod) (rules crossRules, no Refusal) {
 	plan := c.planOf(p)
 	filter(plan.spread.filter(c))
 	filter(plan.affinity.filter(c))
-	if len(p.obj.Spec.ResourceClaims) > 0 {
+	if len(p.obj.Spec.ResourceClaims) > 0 || c.written[p.obj.UID] != nil {
 		f, no := c.claimRules(p)
 		if no.Reason != "" {
 			return rules, no
@@ -145,7 +145,7 @@ func (c *Cluster) choose(p *Pod, n *node, d Decision) Decision {
 	if len(p.obj.Spec.Volumes) > 0 {
 		d.volumes = c.volumeChoices(p, n)
 	}
-	if len(p.obj.Spec.ResourceClaims) > 0 {
+	if len(p.obj.Spec.ResourceClaims) > 0 || len(p.asked.extended) > 0 {
 		d.devices = c.deviceChoices(p, n)
 	}
 	return d

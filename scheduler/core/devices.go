@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -19,6 +20,7 @@ import (
 type deviceChoice struct {
 	claim      *resourcev1.ResourceClaim
 	allocation *resourcev1.AllocationResult
+	uses       []corev1.ContainerExtendedResourceRequest // of a stand-in
 }
 
 // patience bounds the search for devices on one node, which can be long when many constraints meet. It is upstream's.
@@ -89,6 +91,10 @@ func (c *Cluster) claimRules(p *Pod) (func(i int) code, Refusal) {
 	}
 	if early := c.tooEarly(p); early.Reason != "" {
 		return nil, early
+	}
+	if c.written[p.obj.UID] != nil {
+		leftover := c.of(no("cannot schedule extended resource claim"))
+		return func(int) code { return leftover }, Refusal{}
 	}
 	claims, _ := c.claimsFor(p)
 	var placed []*nodeSelector
@@ -177,12 +183,16 @@ func DevicesReady(claim *resourcev1.ResourceClaim) (bool, error) {
 // devicesRule asks for every node whether it has the devices that the claims of a shape need. Pods of one shape have equal
 // claims, so what one of them could get, another could.
 func (c *Cluster) devicesRule(p *Pod) filter {
-	claims := c.claimsToAllocate(p)
-	if len(claims) == 0 {
+	todo := c.claimsToAllocate(p)
+	if len(todo)+len(p.asked.extended) == 0 {
 		return nil
 	}
 	no := c.of(Refusal{DynamicResources, "cannot allocate all claims", true})
 	return func(n *node) code {
+		claims, _ := c.claimsOn(p, n, todo)
+		if len(claims) == 0 {
+			return 0
+		}
 		_, err := c.allocate(n, claims)
 		switch {
 		case err == nil:
@@ -284,7 +294,7 @@ func (c *Cluster) deviceChoices(p *Pod, n *node) []deviceChoice {
 		return nil
 	}
 	var out []deviceChoice
-	todo := c.claimsToAllocate(p)
+	todo, uses := c.claimsOn(p, n, c.claimsToAllocate(p))
 	var found []resourcev1.AllocationResult
 	if len(todo) > 0 {
 		if found, err = c.allocate(n, todo); err != nil {
@@ -298,6 +308,10 @@ func (c *Cluster) deviceChoices(p *Pod, n *node) []deviceChoice {
 		}
 		out = append(out, one)
 	}
+	if len(uses) > 0 {
+		last := len(todo) - 1
+		out = append(out, deviceChoice{todo[last], &found[last], uses})
+	}
 	return out
 }
 
@@ -305,13 +319,15 @@ func (c *Cluster) deviceChoices(p *Pod, n *node) []deviceChoice {
 type Devices struct {
 	Claim      *resourcev1.ResourceClaim
 	Allocation *resourcev1.AllocationResult // nil: it has its devices
+	// Uses says that the claim is to be made, for extended resources, and which of its requests the pod's containers use.
+	Uses []corev1.ContainerExtendedResourceRequest
 }
 
 // Devices are the claims that a decision has to do with.
 func (d *Decision) Devices() []Devices {
 	var out []Devices
 	for _, one := range d.devices {
-		out = append(out, Devices{one.claim, one.allocation})
+		out = append(out, Devices{one.claim, one.allocation, one.uses})
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -16,6 +17,8 @@ import (
 // is the field's own allocator; here is which of its answers stay true.
 type inventory struct {
 	deviceClasses  map[string]*resourcev1.DeviceClass
+	standIns       map[corev1.ResourceName]*resourcev1.DeviceClass // by the extended resource that they stand for
+	written        map[types.UID]*resourcev1.ResourceClaim         // stand-ins by their pods
 	slices         map[string]*resourcev1.ResourceSlice
 	local          map[string]map[string]*resourcev1.ResourceSlice // by node and name
 	shared         map[string]*resourcev1.ResourceSlice            // of no single node
@@ -33,7 +36,7 @@ type pool struct{ driver, name string }
 func newInventory() inventory {
 	return inventory{deviceClasses: map[string]*resourcev1.DeviceClass{}, slices: map[string]*resourcev1.ResourceSlice{},
 		local: map[string]map[string]*resourcev1.ResourceSlice{}, shared: map[string]*resourcev1.ResourceSlice{}, pools: map[pool]string{},
-		resourceClaims: map[types.NamespacedName]*resourcev1.ResourceClaim{},
+		resourceClaims: map[types.NamespacedName]*resourcev1.ResourceClaim{}, written: map[types.UID]*resourcev1.ResourceClaim{},
 		allocated: structured.AllocatedState{AllocatedDevices: sets.New[structured.DeviceID](),
 			AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](), AggregatedCapacity: structured.NewConsumedCapacityCollection()},
 		counted: map[types.UID]*resourcev1.AllocationResult{}, promised: map[types.UID]bool{},
@@ -44,6 +47,7 @@ func (c *Cluster) setInventory(name types.NamespacedName, o api.Object) bool {
 	switch o := o.(type) {
 	case *resourcev1.DeviceClass:
 		c.deviceClasses[o.Name] = o
+		c.mapClasses()
 		c.changedAll()
 	case *resourcev1.ResourceSlice:
 		c.dropSlice(o.Name)
@@ -64,6 +68,9 @@ func (c *Cluster) setInventory(name types.NamespacedName, o api.Object) bool {
 			c.count(old.UID, nil)
 		}
 		c.resourceClaims[name] = o
+		if pod := standInFor(o); pod != "" {
+			c.setStandIn(pod, o)
+		}
 		if o.Status.Allocation != nil {
 			delete(c.promised, o.UID)
 		}
@@ -80,11 +87,13 @@ func (c *Cluster) dropInventory(name types.NamespacedName, o api.Object) {
 	switch o := o.(type) {
 	case *resourcev1.DeviceClass:
 		delete(c.deviceClasses, o.Name)
+		c.mapClasses()
 		c.changedAll()
 	case *resourcev1.ResourceSlice:
 		c.dropSlice(o.Name)
 	case *resourcev1.ResourceClaim:
 		delete(c.resourceClaims, name)
+		delete(c.written, standInFor(o))
 		delete(c.promised, o.UID)
 		c.count(o.UID, nil)
 	}

@@ -61,7 +61,7 @@ func (d *Decision) Hint(p *Pod, preemption string) string {
 	if !p.profile.Filters[DynamicResources] || d.Reason != "" {
 		return preemption
 	}
-	if len(p.obj.Spec.ResourceClaims) > 0 {
+	if len(p.obj.Spec.ResourceClaims) > 0 || d.cluster.mayHaveStandIn(p) {
 		return "still not schedulable, " + preemption
 	}
 	return "no new claims to deallocate, " + preemption

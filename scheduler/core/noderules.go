@@ -256,6 +256,10 @@ func (c *Cluster) fitRule(p *Pod) filter {
 		}
 	}
 	return func(n *node) code {
+		want := want
+		if names := c.delegated(&want, n); len(names) > 0 && p.profile.Filters[DynamicResources] {
+			want = want.without(names)
+		}
 		if want.fits(&n.has, &n.used) {
 			return 0
 		}

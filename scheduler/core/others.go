@@ -85,6 +85,7 @@ func (c *Cluster) Delete(o api.Object) {
 		c.dropNode(o.Name)
 	case *corev1.Pod:
 		c.Forget(o.UID)
+		c.forgetStandIn(o.UID)
 		c.lift(o.UID)
 	case *corev1.Namespace:
 		c.setNamespace(o.Name, nil)
