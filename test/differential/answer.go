@@ -54,6 +54,18 @@ func normal(v any) any {
 		if managers, ok := v["managedFields"].([]any); ok {
 			sortManagers(managers)
 		}
+		for _, rules := range []string{"resourceRules", "nonResourceRules"} { // of a SelfSubjectRulesReview: in no order
+			if list, ok := v[rules].([]any); ok {
+				slices.SortStableFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			}
+		}
+		if columns, ok := v["columnDefinitions"].([]any); ok {
+			for _, c := range columns {
+				if c, ok := c.(map[string]any); ok {
+					delete(c, "description")
+				}
+			}
+		}
 		for k, x := range v {
 			if _, isMap := x.(map[string]any); !isMap && volatile[k] {
 				delete(v, k)

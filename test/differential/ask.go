@@ -103,8 +103,10 @@ func readAnswers(file string, into map[string]Answer) error {
 	return json.Unmarshal(b, &into)
 }
 
-func writeAnswers(file string, answers map[string]Answer) error {
-	b, err := json.MarshalIndent(answers, "", " ")
+func writeAnswers(file string, answers map[string]Answer) error { return writeJSON(file, answers) }
+
+func writeJSON(file string, v any) error {
+	b, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
 		return err
 	}

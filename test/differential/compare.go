@@ -291,6 +291,19 @@ func diffValues(path string, a, b any, say func(string, ...any)) {
 	}
 	la, okA := a.([]any)
 	lb, okB := b.([]any)
+	if okA && okB && (path == ".out" || path == ".err") { // of kubectl
+		lacks, extra := lineDifferences(la, lb)
+		for _, l := range lacks {
+			say("lacks line %s", l)
+		}
+		for _, l := range extra {
+			say("extra line %s", l)
+		}
+		if len(lacks)+len(extra) == 0 {
+			say("other order of lines")
+		}
+		return
+	}
 	if okA && okB && len(la) == len(lb) {
 		for i := range la {
 			diffValues(fmt.Sprintf("%s[%d]", path, i), la[i], lb[i], say)

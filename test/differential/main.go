@@ -5,6 +5,7 @@
 //
 //	differential ask -server https://127.0.0.1:6466 -token T -out upstream.json
 //	differential ask -server https://127.0.0.1:6463 -token T -out skiff.json
+//	differential kubectl -server https://127.0.0.1:6466 -token T -out upstream-kubectl.json
 //	differential compare upstream.json skiff.json
 package main
 
@@ -28,19 +29,41 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a command: ask or compare")
+		return fmt.Errorf("want a command: ask, kubectl or compare")
 	}
 	switch args[0] {
 	case "ask":
 		return runAsk(ctx, args[1:])
+	case "kubectl":
+		return runKubectl(ctx, args[1:])
 	case "compare":
 		return runCompare(args[1:])
 	}
-	return fmt.Errorf("unknown command %q: want ask or compare", args[0])
+	return fmt.Errorf("unknown command %q: want ask, kubectl or compare", args[0])
 }
 
 func runAsk(ctx context.Context, args []string) error {
-	f := flag.NewFlagSet("ask", flag.ContinueOnError)
+	c, err := parseConfig(flag.NewFlagSet("ask", flag.ContinueOnError), args)
+	if err != nil {
+		return err
+	}
+	return Ask(ctx, c)
+}
+
+func runKubectl(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("kubectl", flag.ContinueOnError)
+	kubectl := f.String("kubectl", "kubectl", "kubectl's binary")
+	c, err := parseConfig(f, args)
+	if err != nil {
+		return err
+	}
+	if c.Token == "" {
+		return fmt.Errorf("kubectl wants -server and -token")
+	}
+	return Kubectl(ctx, KubectlConfig{Config: c, Kubectl: *kubectl})
+}
+
+func parseConfig(f *flag.FlagSet, args []string) (Config, error) {
 	var c Config
 	f.StringVar(&c.Server, "server", "", "address of the API server")
 	f.StringVar(&c.Token, "token", "", "bearer token of a cluster administrator")
@@ -49,13 +72,11 @@ func runAsk(ctx context.Context, args []string) error {
 	f.StringVar(&c.Out, "out", "answers.json", "file to write the answers to; those of other kinds in it are kept")
 	kinds := f.String("kinds", ".", "regular expression of the corpus files to use")
 	if err := f.Parse(args); err != nil {
-		return err
+		return c, err
 	}
 	var err error
-	if c.Kinds, err = regexp.Compile(*kinds); err != nil {
-		return err
-	}
-	return Ask(ctx, c)
+	c.Kinds, err = regexp.Compile(*kinds)
+	return c, err
 }
 
 func runCompare(args []string) error {

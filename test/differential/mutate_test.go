@@ -42,3 +42,30 @@ func TestDifferences(t *testing.T) {
 		}
 	}
 }
+
+func TestWords(t *testing.T) {
+	for line, want := range map[string][]string{
+		"get pods -l 'a in (b,c)'":             {"get", "pods", "-l", "a in (b,c)"},
+		"get p -o jsonpath='{.a}' -n x":        {"get", "p", "-o", "jsonpath={.a}", "-n", "x"},
+		"wait --for=jsonpath='{.p}'=Pending p": {"wait", "--for=jsonpath={.p}=Pending", "p"},
+		"create '--schedule=* *' --image=b":    {"create", "--schedule=* *", "--image=b"},
+	} {
+		got, err := words(line)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %q, %v, want %q", line, got, err, want)
+		}
+	}
+	if _, err := words("it's open"); err == nil {
+		t.Error("a quote that is not closed was accepted")
+	}
+}
+
+func TestScreenLines(t *testing.T) {
+	judge := Answer{Body: map[string]any{"out": []any{"a", "b"}, "err": []any{}}}
+	if d := differences(judge, Answer{Body: map[string]any{"out": []any{"a", "c", "b"}, "err": []any{}}}); len(d) != 1 || d[0] != "extra line c" {
+		t.Errorf("%q", d)
+	}
+	if d := differences(judge, Answer{Body: map[string]any{"out": []any{"b", "a"}, "err": []any{}}}); len(d) != 1 {
+		t.Errorf("another order is not seen: %q", d)
+	}
+}
