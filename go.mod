@@ -28,6 +28,7 @@ require (
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containerd/errdefs v1.0.0
 	github.com/containernetworking/cni v1.3.1
+	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/distribution/reference v0.6.0
 	github.com/evanphx/json-patch/v5 v5.9.11
 	github.com/fsnotify/fsnotify v1.10.1
@@ -68,6 +69,7 @@ require (
 	k8s.io/component-helpers v0.36.3
 	k8s.io/cri-api v0.37.0
 	k8s.io/cri-streaming v0.37.0
+	k8s.io/kms v0.36.3
 	k8s.io/kube-aggregator v0.36.3
 	k8s.io/kube-openapi v0.0.0-20260821135717-be32def86098
 	k8s.io/kubectl v0.36.3
@@ -246,7 +248,6 @@ require (
 	k8s.io/dynamic-resource-allocation v0.36.3
 	k8s.io/gengo/v2 v2.0.0-20250922181213-ec3ebc5fd46b // indirect
 	k8s.io/klog/v2 v2.140.0 // indirect
-	k8s.io/kms v0.36.3 // indirect
 	k8s.io/kube-proxy v0.36.3
 	k8s.io/kube-scheduler v0.36.3
 	k8s.io/metrics v0.36.3

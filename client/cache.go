@@ -119,6 +119,10 @@ func (c *Cache[T]) WaitFor(ctx context.Context, resourceVersion string) error {
 	return c.m.waitUntil(ctx, func() bool { return c.m.filled && c.m.rev >= rev })
 }
 
+// Drop stops a cache whose kind is no longer served (a CRD that went away). Its views stay as they are, and nobody is told
+// that its objects are gone. Whoever asks for the same cache again gets a new one.
+func (c *Cache[T]) Drop() { c.m.forget() }
+
 // Dropped reports whether the cache was given up: it stays as it is. Asking for it again makes a new one.
 func (c *Cache[T]) Dropped() bool {
 	c.m.mu.RLock()

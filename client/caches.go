@@ -75,9 +75,10 @@ func (cs *Caches) start(m *mirror) {
 	})
 }
 
-// Sync waits until all caches that have been asked for so far are filled.
+// Sync waits until all caches that have been asked for so far are filled, but for those of custom and aggregated kinds: one
+// whose webhook or server fails must not hold up the rest.
 func (cs *Caches) Sync(ctx context.Context) error {
-	for _, m := range cs.matching(func(*mirror) bool { return true }) {
+	for _, m := range cs.matching(func(m *mirror) bool { return !m.kind.CRD && !m.kind.Aggregated }) {
 		if err := m.waitUntil(ctx, func() bool { return m.filled }); err != nil {
 			return err
 		}
@@ -85,28 +86,14 @@ func (cs *Caches) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Drop stops and forgets all caches of a kind (a CRD that went away). Views of them stay as they were; nobody is told
-// that their objects are gone.
-func (cs *Caches) Drop(k *api.Kind) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	for key, m := range cs.mirrors {
-		if key.resource != k.GroupVersionResource() {
-			continue
-		}
-		delete(cs.mirrors, key)
-		if m.stop != nil {
-			m.stop()
-		}
-		m.drop()
-	}
-}
-
-// forget drops the cache of a kind that is no longer served.
+// forget stops a mirror that nobody is to ask for any more.
 func (cs *Caches) forget(key mirrorKey, m *mirror) {
 	cs.mu.Lock()
 	if cs.mirrors[key] == m {
 		delete(cs.mirrors, key)
+	}
+	if m.stop != nil {
+		m.stop()
 	}
 	cs.mu.Unlock()
 	m.drop()
@@ -186,7 +173,7 @@ func (cs *Caches) mirror(k *api.Kind, sel []Selector) *mirror {
 	m, ok := cs.mirrors[key]
 	if !ok {
 		m = newMirror(cs.client, k, s, cs.log)
-		m.gone = func() { cs.forget(key, m) }
+		m.forget = func() { cs.forget(key, m) }
 		cs.mirrors[key] = m
 		if cs.running != nil && cs.running.Err() == nil {
 			cs.start(m)

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/conversion/queryparams"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -127,7 +128,7 @@ func queryOf(options any) (url.Values, error) {
 const maxWaits = 10
 
 // do sends a request and returns the response if it is a success, else a *errors.StatusError or why there is none.
-func (c *httpClient) do(ctx context.Context, k *api.Kind, in call) (*http.Response, error) {
+func (c *httpClient) do(ctx context.Context, r schema.GroupResource, in call) (*http.Response, error) {
 	for waits := 0; ; waits++ {
 		resp, err := c.send(ctx, in)
 		if err != nil {
@@ -136,7 +137,7 @@ func (c *httpClient) do(ctx context.Context, k *api.Kind, in call) (*http.Respon
 		if resp.StatusCode < 300 {
 			return resp, nil
 		}
-		err = failure(resp, k, in)
+		err = failure(resp, r, in)
 		after, parseErr := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if resp.StatusCode != http.StatusTooManyRequests || parseErr != nil || after <= 0 || waits == maxWaits {
 			return nil, err
@@ -171,7 +172,7 @@ func (c *httpClient) send(ctx context.Context, in call) (*http.Response, error) 
 }
 
 // failure makes the error of a response that is no success.
-func failure(resp *http.Response, k *api.Kind, in call) error {
+func failure(resp *http.Response, r schema.GroupResource, in call) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
@@ -181,12 +182,12 @@ func failure(resp *http.Response, k *api.Kind, in call) error {
 		return &apierrors.StatusError{ErrStatus: *status}
 	}
 	retry, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	return apierrors.NewGenericServerResponse(resp.StatusCode, in.method, k.GroupResource(), path.Base(in.path), string(body), retry, true)
+	return apierrors.NewGenericServerResponse(resp.StatusCode, in.method, r, path.Base(in.path), string(body), retry, true)
 }
 
 // object sends a request and decodes the answer as an object of the kind, or of like's type.
 func (c *httpClient) object(ctx context.Context, k *api.Kind, in call, like runtime.Object) (runtime.Object, error) {
-	resp, err := c.do(ctx, k, in)
+	resp, err := c.do(ctx, k.GroupResource(), in)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (c *httpClient) List(ctx context.Context, k *api.Kind, namespace string, o 
 		return nil, metav1.ListMeta{}, err
 	}
 	in := call{method: "GET", path: pathOf(k, namespace, "", ""), query: q, accept: accept(k)}
-	resp, err := c.do(ctx, k, in)
+	resp, err := c.do(ctx, k.GroupResource(), in)
 	if err != nil {
 		return nil, metav1.ListMeta{}, err
 	}
@@ -261,7 +262,7 @@ func (c *httpClient) Watch(ctx context.Context, k *api.Kind, namespace string, o
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	in := call{method: "GET", path: pathOf(k, namespace, "", ""), query: q, accept: acceptWatch(k)}
-	resp, err := c.do(ctx, k, in)
+	resp, err := c.do(ctx, k.GroupResource(), in)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -325,7 +326,7 @@ func (c *httpClient) delete(ctx context.Context, k *api.Kind, path string, q url
 	if err != nil {
 		return err
 	}
-	resp, err := c.do(ctx, k, call{method: "DELETE", path: path, query: q, body: body, contentType: typeJSON, accept: typeJSON})
+	resp, err := c.do(ctx, k.GroupResource(), call{method: "DELETE", path: path, query: q, body: body, contentType: typeJSON, accept: typeJSON})
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type mirror struct {
 	fields fields.Selector
 	log    *slog.Logger
 	stop   context.CancelFunc // set by Caches when the mirror runs
-	gone   func()             // called when the kind has not been served for long
+	forget func()             // takes it out of its Caches for good
 
 	turn sync.Mutex
 
@@ -77,9 +77,7 @@ func newMirror(c Interface, k *api.Kind, s Selector, log *slog.Logger) *mirror {
 // run lists and watches until ctx ends. Every failure backs off; a watch that ends by itself goes on where it was.
 func (m *mirror) run(ctx context.Context) {
 	const least, most = 100 * time.Millisecond, 30 * time.Second
-	const patience = time.Minute // with a custom resource that is not served
 	backoff := least
-	var missing time.Time
 	for ctx.Err() == nil {
 		err := m.fill(ctx)
 		for err == nil {
@@ -91,16 +89,7 @@ func (m *mirror) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		switch {
-		case !m.kind.CRD || !apierrors.IsNotFound(err):
-			missing = time.Time{}
-		case missing.IsZero():
-			missing = time.Now()
-		case time.Since(missing) > patience:
-			m.gone()
-			return
-		}
-		if !isExpired(err) && missing.IsZero() {
+		if !isExpired(err) {
 			m.log.Warn("the cache cannot follow its kind", "err", err, "retry", backoff)
 		}
 		if !sleep(ctx, backoff/2+rand.N(backoff)) {

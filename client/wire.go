@@ -41,7 +41,7 @@ type message interface {
 // speaksProtobuf reports whether objects of the kind go as protobuf: servers keep apiextensions and apiregistration, as
 // custom resources, in JSON.
 func speaksProtobuf(k *api.Kind) bool {
-	if k.CRD || k.Group == "apiextensions.k8s.io" || k.Group == "apiregistration.k8s.io" || k.NewList == nil {
+	if k.CRD || k.Aggregated || k.Group == "apiextensions.k8s.io" || k.Group == "apiregistration.k8s.io" || k.NewList == nil {
 		return false
 	}
 	_, obj := k.New().(message)

@@ -10,6 +10,7 @@ import (
 	"github.com/skiff-sh/skiff/api/builtin"
 	"github.com/skiff-sh/skiff/controllers/certificates"
 	"github.com/skiff-sh/skiff/controllers/nodelifecycle"
+	"github.com/skiff-sh/skiff/controllers/served"
 	"github.com/skiff-sh/skiff/controllers/serviceaccounttoken"
 )
 
@@ -37,6 +38,8 @@ type Config struct {
 	NodeGracePeriod time.Duration
 	// Nodes is how nodes in trouble are dealt with.
 	Nodes nodelifecycle.Config
+
+	served *served.Kinds // all kinds, those of aggregated servers too; set by All
 }
 
 func (c Config) withDefaults() Config {

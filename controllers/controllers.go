@@ -36,6 +36,7 @@ import (
 	"github.com/skiff-sh/skiff/controllers/replication"
 	"github.com/skiff-sh/skiff/controllers/resourceclaim"
 	"github.com/skiff-sh/skiff/controllers/rootca"
+	"github.com/skiff-sh/skiff/controllers/served"
 	"github.com/skiff-sh/skiff/controllers/serviceaccount"
 	"github.com/skiff-sh/skiff/controllers/serviceaccounttoken"
 	"github.com/skiff-sh/skiff/controllers/servicecidr"
@@ -68,7 +69,11 @@ func plainly(f func(deps) ctrl) func(deps, Config) ctrl {
 	return func(d deps, _ Config) ctrl { return f(d) }
 }
 
-// list is every controller of upstream's v1.36 that does anything with the default feature gates and without a cloud.
+// list is every controller of upstream's v1.36 that does anything with the default feature gates and without a cloud. Those
+// that are not here: three that need a cloud (cloud-node-lifecycle, node-route and service-lb); six whose APIs are not served
+// unless an alpha or beta gate is set (kube-apiserver-serving-clustertrustbundle-publisher, podcertificaterequest-cleaner,
+// podgroup-protection, resourcepoolstatusrequest, storage-version-migrator and storageversion-garbage-collector); and
+// selinux-warning, which is off.
 var list = []entry{
 	{name: "deployment-controller", account: "deployment-controller", make: plainly(deployment.New)},
 	{name: "replicaset-controller", account: "replicaset-controller", make: plainly(replicaset.New)},
@@ -94,9 +99,9 @@ var list = []entry{
 	{name: "node-ipam-controller", account: "node-controller", make: func(d deps, c Config) ctrl { return nodeipam.New(d, c.ClusterCIDR, c.NodeCIDRBits) }},
 	{name: "ttl-controller", account: "ttl-controller", make: plainly(nodettl.New)},
 
-	{name: "namespace-controller", account: "namespace-controller", make: func(d deps, c Config) ctrl { return namespace.New(d, c.Kinds.Kinds) }},
-	{name: "garbage-collector-controller", account: "generic-garbage-collector", make: func(d deps, c Config) ctrl { return garbage.New(d, c.Kinds) }},
-	{name: "resourcequota-controller", account: "resourcequota-controller", make: func(d deps, c Config) ctrl { return quota.New(d, c.Kinds.Kinds) }},
+	{name: "namespace-controller", account: "namespace-controller", make: func(d deps, c Config) ctrl { return namespace.New(d, c.served) }},
+	{name: "garbage-collector-controller", account: "generic-garbage-collector", make: func(d deps, c Config) ctrl { return garbage.New(d, c.served) }},
+	{name: "resourcequota-controller", account: "resourcequota-controller", make: func(d deps, c Config) ctrl { return quota.New(d, c.served) }},
 	{name: "clusterrole-aggregation-controller", account: "clusterrole-aggregation-controller", make: plainly(clusterrole.New)},
 	{name: "validatingadmissionpolicy-status-controller", account: "validatingadmissionpolicy-status-controller",
 		make: func(d deps, c Config) ctrl { return admissionpolicy.New(d, c.Kinds) }},
@@ -124,6 +129,19 @@ var list = []entry{
 	{name: "resourceclaim-controller", account: "resource-claim-controller", make: plainly(resourceclaim.New)},
 }
 
+// queues is upstream's names of the queues that dashboards ask for.
+var queues = map[string]string{
+	"deployment-controller": "deployment", "replicaset-controller": "replicaset", "replicationcontroller-controller": "replicationmanager",
+	"daemonset-controller": "daemonset", "statefulset-controller": "statefulset", "job-controller": "job", "cronjob-controller": "cronjob",
+	"ttl-after-finished-controller": "ttl_jobs_to_delete", "disruption-controller": "disruption", "horizontal-pod-autoscaler-controller": "horizontalpodautoscaler",
+	"endpointslice-controller": "endpoint_slice", "endpoints-controller": "endpoint", "endpointslice-mirroring-controller": "endpoint_slice_mirroring",
+	"namespace-controller": "namespace", "garbage-collector-controller": "garbage_collector_attempt_to_delete", "resourcequota-controller": "resourcequota_primary",
+	"serviceaccount-controller": "serviceaccount", "root-ca-certificate-publisher-controller": "root_ca_cert_publisher",
+	"node-lifecycle-controller": "node_lifecycle_controller", "persistentvolumeclaim-protection-controller": "pvcprotection",
+	"persistentvolume-protection-controller": "pvprotection", "clusterrole-aggregation-controller": "ClusterRoleAggregator",
+	"certificatesigningrequest-approving-controller": "certificate",
+}
+
 func newTokens(d deps, c Config) ctrl {
 	sign, err := serviceaccounttoken.NewSigner(c.ServiceAccountKey)
 	if err != nil {
@@ -141,13 +159,17 @@ func All(deps func(account string) reconcile.Deps, cfg Config) []reconcile.Contr
 	if apart {
 		all = append(all, customkinds.New(deps(Manager), cfg.Kinds))
 	}
+	cfg.served = served.Of(deps(Manager), cfg.Kinds)
+	all = append(all, cfg.served.Controller())
 	for _, e := range list {
 		wanted := !e.off
 		if cfg.Only != nil {
 			wanted = cfg.Only(e.name)
 		}
 		if wanted && (e.lacks == nil || !e.lacks(cfg)) {
-			all = append(all, e.make(deps(e.account), cfg))
+			c := e.make(deps(e.account), cfg)
+			c.Queue = queues[e.name]
+			all = append(all, c)
 		}
 	}
 	return all

@@ -27,6 +27,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/api/builtin"
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/client/clienttest"
 	"github.com/skiff-sh/skiff/controllers"
@@ -49,8 +50,21 @@ type cluster struct {
 	watch func()
 	// wrap stands between the controllers and the API; nil: nothing does.
 	wrap func(client.Interface) client.Interface
+	// read is wrap for the caches.
+	read func(client.Interface) client.Interface
 	only func(name string) bool // which controllers run; nil: all
+	skew skewed                 // the controllers' clock
 }
+
+// skewed is a clock that can be set; timers do not notice, as the system's do not.
+type skewed struct {
+	clock.RealClock
+	by atomic.Int64
+}
+
+func (s *skewed) ahead() time.Duration            { return time.Duration(s.by.Load()) }
+func (s *skewed) Now() time.Time                  { return time.Now().Add(s.ahead()) }
+func (s *skewed) Since(t time.Time) time.Duration { return s.Now().Sub(t) }
 
 func inCluster(t *testing.T, f func(c *cluster), objects ...api.Object) {
 	t.Helper()
@@ -79,18 +93,21 @@ func inClusterOf(t *testing.T, set func(c *cluster), f func(c *cluster), objects
 			set(c)
 		}
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
-		caches := client.NewCaches(c.API, log)
-		acting := client.Interface(c.API)
+		acting, reading := client.Interface(c.API), client.Interface(c.API)
+		if c.read != nil {
+			reading = c.read(reading)
+		}
+		caches := client.NewCaches(reading, log)
 		if c.wrap != nil {
 			acting = c.wrap(acting)
 		}
 		deps := func(name string) reconcile.Deps {
-			return reconcile.NewDeps(name, acting, caches, clock.RealClock{}, log)
+			return reconcile.NewDeps(name, acting, caches, &c.skew, log)
 		}
 		all := controllers.All(deps, controllers.Config{Only: c.only, RootCA: []byte("ca"), NodeGracePeriod: 1000 * time.Hour})
 		done := make(chan error, 3)
 		go func() { done <- caches.Run(ctx) }()
-		go func() { done <- reconcile.Run(ctx, log, all...) }()
+		go func() { done <- reconcile.Run(ctx, reconcile.Options{Log: log}, all...) }()
 		go func() { done <- c.kubelet(caches) }()
 		f(c)
 		cancel()
@@ -104,6 +121,19 @@ func (c *cluster) ends(run func(*corev1.Pod) corev1.PodStatus) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.run = run
+}
+
+// endNamespace begins the namespace's deletion.
+func (c *cluster) endNamespace() {
+	ns, err := client.Get[*corev1.Namespace](c.ctx, c.API, "", "default")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ns = ns.DeepCopy()
+	ns.DeletionTimestamp = ptr.To(metav1.Now())
+	ns.Finalizers = []string{"test/hold"} // the API in memory does not know spec.finalizers
+	c.closed.Store(true)
+	c.API.Put(ns)
 }
 
 func (c *cluster) watched(f func()) {
@@ -202,18 +232,9 @@ func (c *cluster) settle(d time.Duration) {
 
 func (c *cluster) create(o api.Object) {
 	c.t.Helper()
-	k := client.KindOf[*corev1.Pod]()
-	switch o.(type) {
-	case *appsv1.Deployment:
-		k = client.KindOf[*appsv1.Deployment]()
-	case *appsv1.DaemonSet:
-		k = client.KindOf[*appsv1.DaemonSet]()
-	case *appsv1.StatefulSet:
-		k = client.KindOf[*appsv1.StatefulSet]()
-	case *batchv1.Job:
-		k = client.KindOf[*batchv1.Job]()
-	case *corev1.Service:
-		k = client.KindOf[*corev1.Service]()
+	k, ok := builtin.Table().Of(o)
+	if !ok {
+		c.t.Fatalf("%T is no kind", o)
 	}
 	if _, err := c.API.Create(c.ctx, k, o, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
@@ -656,15 +677,7 @@ func TestNamespaceIsEmptiedAndGoes(t *testing.T) {
 		if cm := get[*corev1.ConfigMap](c, "kube-root-ca.crt"); cm.Data["ca.crt"] != "ca" {
 			t.Errorf("root CA %v", cm.Data)
 		}
-		ns, err := client.Get[*corev1.Namespace](c.ctx, c.API, "", "default")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ns = ns.DeepCopy()
-		ns.DeletionTimestamp = ptr.To(metav1.Now())
-		ns.Finalizers = []string{"test/hold"} // the API in memory does not know spec.finalizers
-		c.closed.Store(true)
-		c.API.Put(ns)
+		c.endNamespace()
 		c.settle(2 * time.Minute)
 		if w := c.Writes(); !slices.Contains(w, "update namespaces/finalize default") {
 			t.Errorf("the namespace was not finalized")

@@ -44,6 +44,8 @@ type history struct {
 	r     *rand.Rand
 	calm  bool // nothing fails and nobody dies: the strict invariants hold
 	check func(verb string, obj api.Object)
+	// watching is the resource whose writes check is called for.
+	watching string
 
 	mu        sync.Mutex
 	faults    *rand.Rand
@@ -52,12 +54,12 @@ type history struct {
 }
 
 // each runs f for every seed; every other history is calm. Check, which f may set, is called after every write to a pod
-// by a controller, with the pod as it was before a delete and after all else.
+// (or what is being watched) by a controller, with the object as it was before a delete and after all else.
 func each(t *testing.T, names []string, f func(h *history)) {
 	for i := range *histories {
 		seed := *firstSeed + i
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			h := &history{r: rand.New(rand.NewPCG(seed, 1)), faults: rand.New(rand.NewPCG(seed, 2)), calm: seed%2 == 0, faulty: seed%2 == 1}
+			h := &history{watching: "pods", r: rand.New(rand.NewPCG(seed, 1)), faults: rand.New(rand.NewPCG(seed, 2)), calm: seed%2 == 0, faulty: seed%2 == 1}
 			inClusterOf(t, func(c *cluster) {
 				h.cluster = c
 				c.wrap = func(i client.Interface) client.Interface { return unreliable{i, h} }
@@ -79,6 +81,15 @@ func (h *history) disturb() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.disturbed = time.Now()
+}
+
+// now is the controllers' time.
+func (h *history) now() time.Time { return time.Now().Add(h.skew.ahead()) }
+
+// jump sets the controllers' clock forward or back.
+func (h *history) jump(d time.Duration) {
+	h.disturb()
+	h.skew.by.Add(int64(d))
 }
 
 // quiet reports whether the controllers have seen all that was done to the world.
@@ -143,7 +154,7 @@ func (u unreliable) do(k *api.Kind, name, verb string, before api.Object, f func
 	if err != nil {
 		return nil, err
 	}
-	if k.Plural == "pods" && u.h.check != nil {
+	if k.Plural == u.h.watching && u.h.check != nil {
 		obj := made
 		if before != nil {
 			obj = before
@@ -170,7 +181,7 @@ func (u unreliable) Patch(ctx context.Context, k *api.Kind, ns, name, sub string
 
 func (u unreliable) Delete(ctx context.Context, k *api.Kind, ns, name string, o metav1.DeleteOptions) error {
 	var was api.Object
-	if k.Plural == "pods" {
+	if k.Plural == u.h.watching {
 		was, _ = u.Interface.Get(ctx, k, ns, name, metav1.GetOptions{})
 	}
 	_, err := u.do(k, name, "delete", was, func() (api.Object, error) { return was, u.Interface.Delete(ctx, k, ns, name, o) })

@@ -70,9 +70,28 @@ larger one, or any single component.`,
 	root.PersistentFlags().StringVar(&in.dataDir, "data-dir", "", "the instance's data folder (default /var/lib/NAME)")
 	root.AddCommand(upCommand(in), downCommand(in), statusCommand(in), logsCommand(in), serverCommand(in), agentCommand(in), inviteCommand(in),
 		explainCommand(in), kubeconfigCommand(in), kubectlCommand(in), imageCommand(in), versionCommand())
+	for _, c := range append(root.Commands(), root) {
+		if c.HasSubCommands() {
+			c.RunE = helpOnly
+		}
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; \"%s --help\" lists the flags", err, cmd.CommandPath())
+	})
 	root.TraverseChildren = true // so that flags may stand before "kubectl", which takes all that follow it
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
+}
+
+// helpOnly is what a command does that only holds others.
+func helpOnly(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("there is no command %q; did you mean \"%s %s\"?", args[0], cmd.CommandPath(), near[0])
+	}
+	return fmt.Errorf("there is no command %q; \"%s --help\" lists them", args[0], cmd.CommandPath())
 }
 
 func versionCommand() *cobra.Command {

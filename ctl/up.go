@@ -53,7 +53,7 @@ func configFlags(f *pflag.FlagSet) func(in *instance) (*daemon.Config, error) {
 		}
 		if nodeIP != "" {
 			if c.NodeIP, err = netip.ParseAddr(nodeIP); err != nil {
-				return nil, fmt.Errorf("--node-ip: %w", err)
+				return nil, fmt.Errorf("--node-ip %q is no address (192.0.2.1): %w", nodeIP, err)
 			}
 		}
 		switch len(etcdPorts) {
@@ -108,8 +108,10 @@ func agentCommand(in *instance) *cobra.Command {
 	}
 	config := configFlags(cmd.Flags())
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server, and as which node")
-	_ = cmd.MarkFlagRequired("kubeconfig")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if kubeconfig == "" {
+			return errors.New("a node needs --kubeconfig FILE; \"skiff kubeconfig --node NAME\" on a server makes one")
+		}
 		cfg, err := config(in)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/storage/value"
 
+	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/server"
 	"github.com/skiff-sh/skiff/server/bootstrap"
 	"github.com/skiff-sh/skiff/store/etcd"
@@ -63,12 +65,16 @@ func (a *APIServer) Run(ctx context.Context, then func(ctx context.Context, g *e
 	cfg := a.Server
 	cfg.Store, cfg.Log = st, a.Log
 	cfg.Shared = len(a.Etcd.Servers) > 0 || a.Etcd.Member != nil
-	cfg.Readiness = map[string]func(context.Context) error{"poststarthook/rbac/bootstrap-roles": func(context.Context) error {
+	cfg.Readiness = maps.Clone(cfg.Readiness)
+	if cfg.Readiness == nil {
+		cfg.Readiness = map[string]func(context.Context) error{}
+	}
+	cfg.Readiness["poststarthook/rbac/bootstrap-roles"] = func(context.Context) error {
 		if !published.Load() {
 			return errors.New("not finished")
 		}
 		return nil
-	}}
+	}
 	srv, err := server.New(cfg)
 	if err != nil {
 		return err
@@ -78,6 +84,7 @@ func (a *APIServer) Run(ctx context.Context, then func(ctx context.Context, g *e
 	served := make(chan error, 1)
 	go func() { served <- srv.Run(serving) }()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { lean.Run(ctx, st.Forget); return nil })
 	g.Go(func() error {
 		select {
 		case err := <-served:

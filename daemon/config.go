@@ -97,6 +97,14 @@ func (c *Config) Complete() error {
 	setDefault(&c.NodePorts, [2]int{30000, 32767})
 	setDefault(&c.ClusterDomain, "cluster.local")
 	setDefault(&c.MaxPods, 110)
+	for _, p := range []struct {
+		what string
+		port int
+	}{{"API server's", c.APIPort}, {"node agent's", c.NodePort}, {"etcd's client", c.EtcdPorts[0]}, {"etcd's peer", c.EtcdPorts[1]}} {
+		if p.port < 0 || p.port > 65535 {
+			return fmt.Errorf("the %s port %d must be between 1 and 65535", p.what, p.port)
+		}
+	}
 	switch {
 	case c.PodCIDR.Bits() > 24 || !c.PodCIDR.Addr().Is4():
 		return fmt.Errorf("the pod range %s must be an IPv4 range of /24 or wider: every node gets a /24 of it", c.PodCIDR)

@@ -41,6 +41,8 @@ func TestCompleteRefuses(t *testing.T) {
 		"of /24 or wider":            {PodCIDR: netip.MustParsePrefix("10.1.2.0/25")},
 		"of /27 or wider":            {ServiceCIDR: netip.MustParsePrefix("10.1.2.0/28")},
 		"no range of ports":          {NodePorts: [2]int{3, 2}},
+		"API server's port 99999":    {APIPort: 99999},
+		"etcd's peer port 70000":     {EtcdPorts: [2]int{2379, 70000}},
 	} {
 		if _, err := complete(t, c); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%+v: got %v, want an error that says %q", c, err, name)

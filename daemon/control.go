@@ -22,7 +22,9 @@ type ControllerManager struct {
 	Reader client.Interface
 	Config controllers.Config
 	Leader *reconcile.Leader // nil: there is no other
-	Log    *slog.Logger
+	// Metrics measure the controllers' queues; nil: nobody asks.
+	Metrics *reconcile.Metrics
+	Log     *slog.Logger
 }
 
 // Run reconciles until ctx ends. Where the leadership is lost everything is stopped, and started anew when it comes back.
@@ -41,7 +43,9 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 		}, m.Config)
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return named("caches", caches.Run(ctx)) })
-		g.Go(func() error { return named("controllers", reconcile.Run(ctx, m.Log, all...)) })
+		g.Go(func() error {
+			return named("controllers", reconcile.Run(ctx, reconcile.Options{Log: m.Log, Metrics: m.Metrics}, all...))
+		})
 		return g.Wait()
 	})
 }

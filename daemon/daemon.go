@@ -26,6 +26,7 @@ import (
 	"github.com/skiff-sh/skiff/internal/lean"
 	"github.com/skiff-sh/skiff/internal/version"
 	"github.com/skiff-sh/skiff/reconcile"
+	"github.com/skiff-sh/skiff/scheduler"
 	"github.com/skiff-sh/skiff/server"
 	"github.com/skiff-sh/skiff/server/authn"
 	"github.com/skiff-sh/skiff/server/bootstrap"
@@ -53,7 +54,6 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 
 	// The container runtime needs nothing of the control plane: both start at once.
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { lean.Run(ctx); return nil })
 	g.Go(func() error { lean.Pace(ctx); return nil })
 	var node *nodeParts
 	if agent {
@@ -69,8 +69,10 @@ func Server(ctx context.Context, cfg *Config, agent bool) error {
 		srv := cfg.apiServer(keys, log)
 		srv.Etcd.Member = member
 		return srv.Run(ctx, func(ctx context.Context, g *errgroup.Group, srv *server.Server) error {
-			as := func(u user.Info) client.Interface { return srv.Local(u) }
-			cfg.runControl(ctx, g, as, srv.Kinds(), keys, log)
+			as := func(u user.Info) client.Interface { return client.InProcess(srv.Local(u)) }
+			metrics := controlMetrics{scheduler.NewMetrics(), reconcile.NewMetrics()}
+			srv.Collect(append(metrics.scheduler.Collectors(), metrics.queues)...)
+			cfg.runControl(ctx, g, as, srv.Kinds(), metrics, keys, log)
 			if node != nil {
 				return node.run(ctx, g, as)
 			}
@@ -120,9 +122,15 @@ func kubeletTLS(keys *keys) *tls.Config {
 		}}
 }
 
+// controlMetrics is what the scheduler and the controllers tell of themselves beside the server.
+type controlMetrics struct {
+	scheduler *scheduler.Metrics
+	queues    *reconcile.Metrics
+}
+
 // runControl starts the scheduler and the controllers in g: at once where this server is the only one, else whenever it
 // leads.
-func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, kinds *api.Table, keys *keys, log *slog.Logger) {
+func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor, kinds *api.Table, metrics controlMetrics, keys *keys, log *slog.Logger) {
 	elect := func(lease string, who user.Info) *reconcile.Leader {
 		if len(c.EtcdServers) == 0 && c.EtcdPorts == [2]int{} {
 			return nil // there is no other server
@@ -134,9 +142,10 @@ func (c *Config) runControl(ctx context.Context, g *errgroup.Group, as clientFor
 			Signing: certificates.SigningConfig{Authorities: func(string) (certificates.Authority, bool) {
 				return certificates.Authority{Certificate: keys.ca.Cert, Key: keys.ca.Signer()}, true
 			}}},
-		Leader: elect("kube-controller-manager", controllerManager), Log: log}
+		Leader: elect("kube-controller-manager", controllerManager), Metrics: metrics.queues, Log: log}
 	g.Go(func() error { return manager.Run(ctx) })
-	sched := &Scheduler{Client: as(schedulerUser), Leader: elect("kube-scheduler", schedulerUser), Log: log}
+	sched := &Scheduler{Client: as(schedulerUser), Config: scheduler.Config{Metrics: metrics.scheduler},
+		Leader: elect("kube-scheduler", schedulerUser), Log: log}
 	g.Go(func() error { return sched.Run(ctx) })
 }
 

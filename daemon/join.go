@@ -61,7 +61,7 @@ func (c *Config) Invite() (*Invitation, error) {
 func (c *Config) Join(file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return fmt.Errorf("no invitation (\"skiff invite\" on a server that runs prints one): %w", err)
 	}
 	i := &Invitation{}
 	if err := json.Unmarshal(b, i); err != nil {

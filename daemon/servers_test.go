@@ -8,16 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,33 +27,10 @@ import (
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers"
 	"github.com/skiff-sh/skiff/daemon/pki"
+	"github.com/skiff-sh/skiff/internal/etcdtest"
 	"github.com/skiff-sh/skiff/reconcile"
 	"github.com/skiff-sh/skiff/server"
 )
-
-// externalEtcd runs an etcd of its own on a socket, and returns its address.
-func externalEtcd(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	socket := url.URL{Scheme: "unix", Path: filepath.Join(dir, "s")}
-	c := embed.NewConfig()
-	c.Dir = filepath.Join(dir, "etcd")
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{socket}, []url.URL{socket}
-	c.ElectionMs, c.UnsafeNoFsync = 500, true
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-t.Context().Done():
-		t.Fatal("etcd is not ready")
-	}
-	return socket.String()
-}
 
 // one is one server of several, with the controllers behind a leader gate.
 type one struct {
@@ -75,7 +48,7 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{etcd: externalEtcd(t), dir: t.TempDir()}
+	c := &cluster{etcd: etcdtest.Serve(t), dir: t.TempDir()}
 	var err error
 	if c.ca, err = pki.Open(c.dir, "ca"); err != nil {
 		t.Fatal(err)
@@ -112,7 +85,7 @@ func (c *cluster) start(t *testing.T, ip string) *one {
 	go func() {
 		defer close(ended)
 		err := a.Run(ctx, func(ctx context.Context, g *errgroup.Group, srv *server.Server) error {
-			as := func(u user.Info) client.Interface { return srv.Local(u) }
+			as := func(u user.Info) client.Interface { return client.InProcess(srv.Local(u)) }
 			m := &ControllerManager{As: func(name string) client.Interface { return as(controllerAccount(name)) }, Reader: as(controllerManager),
 				Config: controllers.Config{Kinds: srv.Kinds(), RootCA: c.ca.PEM}, Log: log,
 				Leader: &reconcile.Leader{Client: as(controllerManager), Namespace: metav1.NamespaceSystem, Name: "kube-controller-manager",

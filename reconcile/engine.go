@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +18,16 @@ import (
 
 const defaultWorkers = 4
 
+// Options is what Run may be told. The zero value logs nothing and measures nothing.
+type Options struct {
+	Log     *slog.Logger
+	Metrics *Metrics
+}
+
 // Run runs controllers until ctx ends, and returns when all their work has ended. Work starts when the caches of a
 // controller's inputs, and all others that were asked for from the same set, have been filled; someone else runs the
 // caches. The error is about the declarations; what goes wrong in a controller is logged and tried again.
-func Run(ctx context.Context, log *slog.Logger, controllers ...Controller) error {
+func Run(ctx context.Context, o Options, controllers ...Controller) error {
 	names := map[string]bool{}
 	for _, c := range controllers {
 		if err := c.validate(); err != nil {
@@ -31,12 +38,15 @@ func Run(ctx context.Context, log *slog.Logger, controllers ...Controller) error
 		}
 		names[c.Name] = true
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	var wg sync.WaitGroup
 	for _, c := range controllers {
-		e := &engine{Controller: c, queue: newQueue(), log: log.With("controller", c.Name)}
+		e := &engine{Controller: c, queue: newQueue(), log: o.Log.With("controller", c.Name)}
+		if c.Reconcile != nil {
+			e.queue.metrics = o.Metrics.of(cmp.Or(c.Queue, c.Name), e.queue)
+		}
 		wg.Go(func() { e.run(ctx) })
 	}
 	wg.Wait()
@@ -132,7 +142,7 @@ func (e *engine) one(ctx context.Context, k Key) {
 	if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 		e.log.Warn("reconcile failed", "key", k.String(), "err", err)
 	}
-	e.queue.done(k, err != nil, r.After)
+	e.queue.done(k, err != nil, r)
 }
 
 // caught turns a panic into an error and logs its stack.

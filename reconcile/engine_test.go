@@ -34,7 +34,7 @@ func bubble(t *testing.T, a *clienttest.API, c func(reconcile.Deps) reconcile.Co
 		done := make(chan error, 2)
 		go func() { done <- cs.Run(ctx) }()
 		controller := c(reconcile.NewDeps("test-controller", a, cs, nil, nil))
-		go func() { done <- reconcile.Run(ctx, nil, controller) }()
+		go func() { done <- reconcile.Run(ctx, reconcile.Options{}, controller) }()
 		synctest.Wait()
 		f(ctx)
 		cancel()
@@ -146,7 +146,7 @@ func TestDeclarations(t *testing.T) {
 		{{Inputs: in, Reconcile: f}}, {{Name: "a", Reconcile: f}}, {{Name: "a"}},
 		{{Name: "a", Inputs: in, Reconcile: f}, {Name: "a", Inputs: in, Reconcile: f}},
 	} {
-		if err := reconcile.Run(t.Context(), nil, cs...); err == nil {
+		if err := reconcile.Run(t.Context(), reconcile.Options{}, cs...); err == nil {
 			t.Errorf("%+v is accepted", cs)
 		}
 	}
@@ -187,6 +187,34 @@ func TestEvents(t *testing.T) {
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
 			t.Errorf("events:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+// A burst about many objects is written side by side, and what is said of one object stays in order.
+func TestManyEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := clienttest.New(nil)
+		r := reconcile.NewRecorder(a, "scheduler", "", nil)
+		const objects, each = 500, 3
+		for i := range objects {
+			for n := range each {
+				r.Eventf(configMap(fmt.Sprint("object-", i)), corev1.EventTypeNormal, "Said", "thing %d", n)
+			}
+		}
+		synctest.Wait()
+		said := map[string][]string{}
+		for _, c := range a.Calls(func(c clienttest.Call) bool { return c.Verb == "create" }) {
+			e := c.Body.(*corev1.Event)
+			said[e.InvolvedObject.Name] = append(said[e.InvolvedObject.Name], e.Message)
+		}
+		if len(said) != objects {
+			t.Errorf("events about %d objects", len(said))
+		}
+		for name, messages := range said {
+			if !slices.Equal(messages, []string{"thing 0", "thing 1", "thing 2"}) {
+				t.Fatalf("%s: %q", name, messages)
+			}
 		}
 	})
 }

@@ -53,11 +53,6 @@ func Map[T api.Object](cs *client.Caches, f func(old, new T) []Key, sel ...clien
 	return watching(cs, client.CacheOf[T](cs, sel...), f)
 }
 
-// MapKind is Map for any kind, custom resources too.
-func MapKind(cs *client.Caches, k *api.Kind, f func(old, new api.Object) []Key, sel ...client.Selector) Input {
-	return watching(cs, client.CacheOfKind(cs, k, sel...), f)
-}
-
 // Source makes keys due for any other reason: start is given enqueue, which never blocks, and returns what stops it.
 func Source(start func(enqueue func(Key)) (cancel func())) Input { return Input{start: start} }
 

@@ -20,6 +20,7 @@ type queue struct {
 	failures map[Key]int
 	later    map[Key]*timer
 	closed   bool
+	metrics  *queueMetrics // may be nil
 }
 
 type state int
@@ -50,10 +51,12 @@ func (q *queue) add(k Key) {
 	}
 	switch q.state[k] {
 	case 0:
+		q.metrics.due(k)
 		q.state[k] = waiting
 		q.due = append(q.due, k)
 		q.ready.Signal()
 	case running:
+		q.metrics.due(k)
 		q.state[k] = again
 	}
 }
@@ -69,6 +72,7 @@ func (q *queue) addAfter(k Key, d time.Duration) {
 	if q.closed {
 		return
 	}
+	q.metrics.retry()
 	at := time.Now().Add(d)
 	if t := q.later[k]; t != nil {
 		if !at.Before(t.at) {
@@ -100,6 +104,7 @@ func (q *queue) next() (k Key, ok bool) {
 	}
 	k, q.due = q.due[0], q.due[1:]
 	q.state[k] = running
+	q.metrics.start(k)
 	if t := q.later[k]; t != nil {
 		t.Stop()
 		delete(q.later, k)
@@ -107,8 +112,20 @@ func (q *queue) next() (k Key, ok bool) {
 	return k, true
 }
 
-// done ends the work on a key that next handed out. If failed it is due again after its back-off, else after d (0: not).
-func (q *queue) done(k Key, failed bool, d time.Duration) {
+// done ends the work on a key that next handed out. If failed it is due again after its back-off, else when r says. A key
+// that rests is handed out no sooner, whatever makes it due.
+func (q *queue) done(k Key, failed bool, r Result) {
+	q.mu.Lock()
+	q.metrics.end(k)
+	q.mu.Unlock()
+	d := r.After
+	if r.Rest > 0 && !failed {
+		if d > 0 {
+			d = max(d-r.Rest, 1)
+		}
+		time.AfterFunc(r.Rest, func() { q.done(k, false, Result{After: d}) })
+		return
+	}
 	q.mu.Lock()
 	if q.state[k] == again && !q.closed {
 		q.state[k] = waiting

@@ -31,12 +31,19 @@ func (k Key) String() string {
 
 // Result says when to look again without an event. The zero value: not. The latest result of a key counts: a visit for
 // another reason replaces the one that was planned.
-type Result struct{ After time.Duration }
+type Result struct {
+	After time.Duration
+	// Rest is how long the key is let alone, so that a burst of changes is one visit where a visit is costly. After an
+	// error there is none.
+	Rest time.Duration
+}
 
 // Controller is one reconciler, declared as data.
 type Controller struct {
 	// Name is upstream's controller name ("deployment-controller"); it is also its identity and its event source.
 	Name string
+	// Queue is upstream's name of its queue in metrics ("deployment"), where that differs from Name.
+	Queue string
 	// Inputs are the changes that make a key due. At least one.
 	Inputs []Input
 	// Writes lists the resources that it writes ("apps/replicasets", "pods"), and nothing else; for the documentation

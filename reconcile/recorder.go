@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,11 +30,12 @@ const (
 	spamBurst       = 25               // events about one object from one source, then
 	spamInterval    = 5 * time.Minute  // one in this time
 	remembered      = 4096             // objects and events kept in mind
-	queuedEvents    = 1000             // events waiting for the server; more are dropped
+	queuedEvents    = 8192             // events waiting for the server, under 10 MB; more are dropped. A burst of pods brings as many
 	mostTries       = 5                // for one event while the server cannot be reached
+	together        = 4                // events about different objects that are written side by side
 )
 
-// recorder writes events one after the other. It has a goroutine only while events wait, and none while it waits for
+// recorder writes events, those about one object one after the other. It has a goroutine only while events wait, and none while it waits for
 // the server to come back.
 type recorder struct {
 	client          client.Interface
@@ -46,11 +48,12 @@ type recorder struct {
 	stamp   int64 // of the latest event's name, in nanoseconds since 1970: no two have the same
 
 	// Used by the writing goroutine alone, of which there is one at a time.
-	pending *delivery  // one that could not be delivered yet
-	spam    *lru.Cache // corev1.ObjectReference -> *rate.Limiter
-	similar *lru.Cache // similarEvent -> *similarity
-	written *lru.Cache // sameEvent -> writtenEvent
-	down    bool       // the last event could not be delivered
+	pending []*delivery // could not be delivered yet
+	ahead   *delivery   // next, after one about the same object
+	spam    *lru.Cache  // corev1.ObjectReference -> *rate.Limiter
+	similar *lru.Cache  // similarEvent -> *similarity
+	written *lru.Cache  // sameEvent -> writtenEvent
+	down    bool        // the last event could not be delivered
 }
 
 // similarEvent is what combined events have in common.
@@ -150,20 +153,39 @@ func referenceTo(o runtime.Object) (corev1.ObjectReference, bool) {
 // write delivers what waits, then ends. While the server cannot be reached it ends as well, and a timer goes on with it.
 func (r *recorder) write() {
 	for {
-		d := r.next()
-		if d == nil {
+		batch := r.next()
+		if len(batch) == 0 {
 			return
 		}
-		err := r.try(d.id, d.event)
-		var status apierrors.APIStatus
-		lost := err != nil && !errors.As(err, &status) // neither written nor refused for good
-		if d.tries++; lost && !r.down && d.tries < mostTries {
-			r.pending = d
-			time.AfterFunc(time.Second<<d.tries, r.write)
+		down := r.down
+		r.pending, r.down = nil, false
+		for i, err := range r.tryAll(batch) {
+			d := batch[i]
+			var status apierrors.APIStatus
+			lost := err != nil && !errors.As(err, &status) // neither written nor refused for good
+			if d.tries++; lost && !down && d.tries < mostTries {
+				r.pending = append(r.pending, d)
+			}
+			r.down = r.down || lost
+		}
+		if len(r.pending) > 0 {
+			r.down = false
+			time.AfterFunc(time.Second<<r.pending[0].tries, r.write)
 			return
 		}
-		r.down = lost
 	}
+}
+
+// tryAll delivers events about different objects side by side: writes that come together cost the server less.
+func (r *recorder) tryAll(batch []*delivery) []error {
+	errs := make([]error, len(batch))
+	var group sync.WaitGroup
+	for i, d := range batch[1:] {
+		group.Go(func() { errs[i+1] = r.try(d.id, d.event) })
+	}
+	errs[0] = r.try(batch[0].id, batch[0].event)
+	group.Wait()
+	return errs
 }
 
 // delivery is an event on its way.
@@ -173,26 +195,38 @@ type delivery struct {
 	tries int
 }
 
-// next is the event to deliver; nil when none waits, and then nobody is writing any more.
-func (r *recorder) next() *delivery {
-	if d := r.pending; d != nil {
-		r.pending = nil
-		return d
+// next is the events to deliver, about different objects; none when none waits, and then nobody is writing any more.
+func (r *recorder) next() (batch []*delivery) {
+	if len(r.pending) > 0 {
+		return r.pending
 	}
-	for {
+	if r.ahead != nil {
+		batch, r.ahead = append(batch, r.ahead), nil
+	}
+	for len(batch) < together {
 		r.mu.Lock()
 		if len(r.waiting) == 0 {
-			r.waiting, r.writing = nil, false
+			if len(batch) == 0 {
+				r.waiting, r.writing = nil, false
+			}
 			r.mu.Unlock()
-			return nil
+			return batch
 		}
 		e := r.waiting[0]
 		r.waiting = r.waiting[1:]
 		r.mu.Unlock()
-		if id, ok := r.correlate(e); ok {
-			return &delivery{id: id, event: e}
+		id, ok := r.correlate(e)
+		if !ok {
+			continue
 		}
+		d := &delivery{id: id, event: e}
+		if slices.ContainsFunc(batch, func(other *delivery) bool { return other.id.about == id.about }) {
+			r.ahead = d
+			return batch
+		}
+		batch = append(batch, d)
 	}
+	return batch
 }
 
 // correlate decides whether the event is spam and combines it with similar ones; id is what repetitions share.

@@ -26,6 +26,7 @@ func (x *exchange) body() ([]byte, error) {
 	if x.r.ContentLength > maxBody {
 		return nil, tooLarge()
 	}
+	x.taken = true
 	ctx := x.r.Context()
 	// A read waits for the client alone, so the end of the request's time must end the reading.
 	rc := http.NewResponseController(x.w)
@@ -47,6 +48,17 @@ func (x *exchange) body() ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	return nil, err
+}
+
+// grace is how long the body of a request may still come that is answered without it. The HTTP server reads what is left of it
+// before it sends the answer, and would wait for ever.
+const grace = 5 * time.Second
+
+// leaveBody bounds the time of a body that nobody has read.
+func (x *exchange) leaveBody() {
+	if x.r.ContentLength != 0 && !x.taken {
+		_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(grace))
+	}
 }
 
 // readBody reads a body of a known length, or one of unknown length (-1) up to maxBody.

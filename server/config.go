@@ -19,6 +19,7 @@ import (
 	"github.com/skiff-sh/skiff/server/admission"
 	"github.com/skiff-sh/skiff/server/audit"
 	"github.com/skiff-sh/skiff/server/authn"
+	"github.com/skiff-sh/skiff/server/authz"
 	"github.com/skiff-sh/skiff/server/rest"
 	"github.com/skiff-sh/skiff/store"
 )
@@ -54,11 +55,21 @@ type Config struct {
 	// Node and RBAC. Webhook asks AuthorizationWebhook.
 	AuthorizationModes   []string
 	AuthorizationWebhook authorizer.Authorizer
+	// AuthorizationConfig is a file that says instead of the modes who decides. Nil: there is none.
+	AuthorizationConfig *authz.StructuredConfig
 	// EnabledAdmission and DisabledAdmission are admission plugins that are there or left out other than by default, by
 	// upstream's names. By default are its own and NodeRestriction.
 	EnabledAdmission, DisabledAdmission []string
+	// TolerationSeconds is how long pods stay on nodes with trouble unless they say so themselves, by the taint
+	// (node.kubernetes.io/not-ready, node.kubernetes.io/unreachable); 300 s where it does not say.
+	TolerationSeconds map[string]int64
+	// AdmissionConfigFile is an AdmissionConfiguration: what the plugins are told. "": nothing.
+	AdmissionConfigFile string
 	// BootstrapTokens lets the Secrets of type bootstrap.kubernetes.io/token authenticate nodes that join.
 	BootstrapTokens bool
+	// Authentication believes tokens of OpenID Connect providers, and says who may come without credentials. Nil: nobody's,
+	// and NoAnonymous says.
+	Authentication *authn.StructuredConfig
 	// TokenWebhook is asked about bearer tokens that the server does not know. Nil: nobody is.
 	TokenWebhook authenticator.Token
 	// StaticTokens are bearer tokens that never expire, by token.

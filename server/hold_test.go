@@ -123,7 +123,7 @@ func TestSlowWatcher(t *testing.T) {
 // TestIdleConnections: connections that ask for nothing keep nobody from being answered.
 func TestIdleConnections(t *testing.T) {
 	h := shortServer(t, time.Minute)
-	for range 500 {
+	for range 2000 {
 		c, err := net.Dial("tcp", h.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

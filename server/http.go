@@ -29,6 +29,7 @@ import (
 // anonymous is who asks without credentials.
 var anonymous user.Info = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
 
+// publicPath reports whether a path is open to everybody whom no authorizer denies it.
 func publicPath(path string) bool {
 	switch path {
 	case "/healthz", "/livez", "/readyz", "/version", "/version/":
@@ -52,6 +53,7 @@ type exchange struct {
 	ticket   flow.Ticket
 	audit    *audit.Record  // nil: nobody asks about the request
 	failed   *metav1.Status // as answered
+	taken    bool           // the body is being read, or was
 }
 
 func (x *exchange) q() url.Values {
@@ -173,7 +175,7 @@ func (s *Server) admit(x *exchange) error {
 	switch {
 	case err == nil && ok:
 		x.info.User = res.User
-	case err == nil && !s.cfg.NoAnonymous:
+	case err == nil && s.open(x.r.URL.Path):
 		x.info.User = anonymous
 	default:
 		return apierrors.NewUnauthorized("Unauthorized")
@@ -214,6 +216,7 @@ func (s *Server) enter(x *exchange) bool {
 	h := x.w.Header()
 	h["X-Kubernetes-Pf-Flowschema-Uid"], h["X-Kubernetes-Pf-Prioritylevel-Uid"] = x.ticket.UIDs()
 	if err != nil {
+		x.leaveBody()
 		h.Set("Retry-After", strconv.Itoa(x.ticket.RetryAfter))
 		h.Set("X-Content-Type-Options", "nosniff")
 		_ = x.send(http.StatusTooManyRequests, "text/plain; charset=utf-8", []byte(err.Error()+"\n"))
@@ -245,9 +248,6 @@ func (s *Server) timeout(x *exchange) (time.Duration, error) {
 }
 
 func (s *Server) authorizeRequest(x *exchange) error {
-	if !x.info.IsResource() && publicPath(x.info.Path) {
-		return nil
-	}
 	return s.ruled(x.r.Context(), x.audit, x.info)
 }
 

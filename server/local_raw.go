@@ -1,15 +1,12 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
-	"net/url"
+	"sync"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
@@ -22,19 +19,56 @@ func caller(ctx context.Context) user.Info {
 	return u
 }
 
-// answer keeps what is written to it.
+// RoundTrip lets a request through the whole of the server without the socket, in the user's name; with it Local is an
+// http.RoundTripper. The answer streams, until its body is closed or the request's context ends.
+func (l *Local) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(context.WithValue(req.Context(), callerKey{}, l.user))
+	r := req.Clone(ctx)
+	r.RemoteAddr, r.Host, r.RequestURI = "127.0.0.1:0", req.URL.Host, req.URL.RequestURI()
+	r.Header.Set("User-Agent", agent(l.user.GetName()))
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	body, w := io.Pipe()
+	a := &answer{header: http.Header{}, body: w, begun: make(chan struct{})}
+	context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go func() {
+		defer cancel()
+		defer func() {
+			if p := recover(); p != nil { // http.ErrAbortHandler: all others are answered
+				w.CloseWithError(fmt.Errorf("the answer was cut off: %v", p))
+			}
+			a.WriteHeader(http.StatusOK)
+			w.Close()
+		}()
+		l.s.serve(a, r)
+	}()
+	<-a.begun
+	return &http.Response{Status: fmt.Sprintf("%d %s", a.code, http.StatusText(a.code)), StatusCode: a.code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: a.sent, Body: &streamed{body, cancel}, ContentLength: -1, Request: req}, nil
+}
+
+// answer hands what is written to it to the one who asked.
 type answer struct {
 	header http.Header
-	code   int
-	body   bytes.Buffer
+	body   *io.PipeWriter
+
+	begin sync.Once
+	begun chan struct{} // closed when code and sent are there
+	code  int
+	sent  http.Header
 }
 
 func (a *answer) Header() http.Header { return a.header }
 
 func (a *answer) WriteHeader(code int) {
-	if a.code == 0 {
-		a.code = code
+	if code < 200 && code != http.StatusSwitchingProtocols {
+		return // an interim answer
 	}
+	a.begin.Do(func() {
+		a.code, a.sent = code, a.header.Clone()
+		close(a.begun)
+	})
 }
 
 func (a *answer) Write(b []byte) (int, error) {
@@ -42,29 +76,16 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.body.Write(b)
 }
 
-// Raw sends a request of the caller's own making through the whole of the server, without the socket, and returns the
-// JSON that it answers. A failure is a *errors.StatusError.
-func (l *Local) Raw(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {
-	u := url.URL{Scheme: "https", Host: "localhost", Path: path, RawQuery: query.Encode()}
-	r, err := http.NewRequestWithContext(context.WithValue(ctx, callerKey{}, l.user), method, u.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.RemoteAddr = "127.0.0.1:0"
-	r.Header.Set("User-Agent", agent(l.user.GetName()))
-	r.Header.Set("Accept", "application/json")
-	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	a := &answer{header: http.Header{}}
-	l.s.serve(a, r)
-	if a.code < 300 {
-		return a.body.Bytes(), nil
-	}
-	var status metav1.Status
-	if err := json.Unmarshal(a.body.Bytes(), &status); err != nil || status.Status != metav1.StatusFailure {
-		status = metav1.Status{Status: metav1.StatusFailure, Code: int32(a.code), Reason: metav1.StatusReasonUnknown,
-			Message: fmt.Sprintf("%s %s: %d %s", method, path, a.code, http.StatusText(a.code))}
-	}
-	return nil, &apierrors.StatusError{ErrStatus: status}
+// Flush has only to send the header: nothing else is kept back.
+func (a *answer) Flush() { a.WriteHeader(http.StatusOK) }
+
+// streamed is an answer's body, whose end ends the request.
+type streamed struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (s *streamed) Close() error {
+	s.cancel()
+	return s.PipeReader.Close()
 }

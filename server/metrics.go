@@ -122,6 +122,9 @@ func newMetrics(cfg *Config) *metrics {
 	return m
 }
 
+// Collect shows the metrics of another component of this process beside the server's own.
+func (s *Server) Collect(all ...prometheus.Collector) { s.metrics.registry.MustRegister(all...) }
+
 func buildInfo(cfg *Config) prometheus.Collector {
 	v := cfg.version()
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubernetes_build_info",

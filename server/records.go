@@ -7,12 +7,14 @@ import (
 )
 
 // HTTP/2 writes a full frame, 16 KiB and its header of nine bytes, at once; TLS makes two records of it and writes each by
-// itself. A system call for nine bytes costs nearly as much as one for all. So a full record is held until the next one
-// comes, which is in the same breath.
+// itself. A system call for nine bytes costs nearly as much as one for all, and one for four frames little more than one for
+// one. So a full record and the remainder of its frame are held until what comes next, which is in the same breath.
 
 const (
 	fullRecord = 16 << 10               // bytes from which on more is to be expected
-	heldFor    = 200 * time.Microsecond // at most: a frame may happen to fill its record exactly
+	remainder  = 64                     // bytes that a frame's header can take in a record of its own
+	heldFor    = 200 * time.Microsecond // at most: the frame may have been the last
+	maxHeld    = 4 * (fullRecord + 128)
 )
 
 // joiner is a listener whose connections join records.
@@ -26,36 +28,42 @@ func (l joiner) Accept() (net.Conn, error) {
 	return &joined{Conn: c}, nil
 }
 
-// joined is a connection that writes a full record with the one that follows it. Both ends of it may be used at the same
-// time, as of any connection.
+// joined is a connection that writes the records of full frames with those that follow them. Both ends of it may be used at
+// the same time, as of any connection.
 type joined struct {
 	net.Conn
 	mu   sync.Mutex
 	held *[]byte     // of records; nil: nothing
+	full bool        // the last of them is a full one
 	late *time.Timer // made with the first record that is held
 	err  error       // of a write that nobody waited for
 }
 
-// records are buffers for two records.
-var records = sync.Pool{New: func() any { b := make([]byte, 0, 2*fullRecord+1024); return &b }}
+// records are buffers for the records that are held.
+var records = sync.Pool{New: func() any { b := make([]byte, 0, maxHeld+fullRecord+1024); return &b }}
 
 func (j *joined) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch {
-	case j.err != nil:
+	if j.err != nil {
 		return 0, j.err
-	case j.held != nil:
-		*j.held = append(*j.held, p...)
+	}
+	more := len(p) >= fullRecord || j.full && len(p) <= remainder
+	j.full = len(p) >= fullRecord
+	if j.held == nil {
+		if !more {
+			return j.Conn.Write(p)
+		}
+		j.held = records.Get().(*[]byte)
+		*j.held = (*j.held)[:0]
+	}
+	*j.held = append(*j.held, p...)
+	if !more || len(*j.held) >= maxHeld {
 		if err := j.flush(); err != nil {
 			return 0, err
 		}
 		return len(p), nil
-	case len(p) < fullRecord:
-		return j.Conn.Write(p)
 	}
-	j.held = records.Get().(*[]byte)
-	*j.held = append((*j.held)[:0], p...)
 	if j.late == nil {
 		j.late = time.AfterFunc(heldFor, j.overdue)
 	} else {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
 // counted counts the writes that reach the wire.
@@ -23,36 +24,48 @@ func (c *counted) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestRecordsAreJoined writes records of all sizes and reads them back.
+// TestRecordsAreJoined writes records of all sizes and reads them back. Time stands still meanwhile: none is late.
 func TestRecordsAreJoined(t *testing.T) {
-	a, b := net.Pipe()
-	wire := &counted{Conn: a}
-	j := &joined{Conn: wire}
-	var want bytes.Buffer
-	got := make(chan []byte, 1)
-	go func() {
-		all, err := io.ReadAll(b)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- all
-	}()
-	sizes := []int{1, fullRecord + 22, 31, fullRecord + 22, fullRecord + 22, 5, fullRecord + 22} // the last is held until Close, or late
-	for i, n := range sizes {
-		p := bytes.Repeat([]byte{byte(i)}, n)
-		want.Write(p)
-		if m, err := j.Write(p); m != n || err != nil {
-			t.Fatal(m, err)
-		}
-	}
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(<-got, want.Bytes()) {
-		t.Error("what was read is not what was written")
-	}
-	if wire.writes > 7 || wire.writes < 5 { // 5 if none was late
-		t.Errorf("%d writes", wire.writes)
+	const full, rest = fullRecord + 22, 31
+	for _, c := range []struct {
+		sizes  []int
+		writes int
+	}{
+		{[]int{1, 2, 3}, 3},
+		{[]int{1, full, rest, full, full, 500, full, rest}, 3},                    // the last two are held until Close
+		{[]int{full, rest, rest, full, 500}, 2},                                   // what follows a remainder is no remainder
+		{[]int{full, rest, full, rest, full, rest, full, rest, full, rest, 7}, 2}, // no more than is bearable at once
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := net.Pipe()
+			wire := &counted{Conn: a}
+			j := &joined{Conn: wire}
+			var want bytes.Buffer
+			got := make(chan []byte, 1)
+			go func() {
+				all, err := io.ReadAll(b)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- all
+			}()
+			for i, n := range c.sizes {
+				p := bytes.Repeat([]byte{byte(i)}, n)
+				want.Write(p)
+				if m, err := j.Write(p); m != n || err != nil {
+					t.Fatal(m, err)
+				}
+			}
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(<-got, want.Bytes()) {
+				t.Errorf("%v: what was read is not what was written", c.sizes)
+			}
+			if wire.writes != c.writes {
+				t.Errorf("%v: %d writes, want %d", c.sizes, wire.writes, c.writes)
+			}
+		})
 	}
 }
 

@@ -39,8 +39,10 @@ func (s *Server) serveResource(x *exchange) error {
 			return notAllowed(i.Kind.GroupResource(), i.Verb)
 		}
 	}
-	x.warn(s.deprecated[i.Kind])
-	x.warn(i.Kind.Deprecated)
+	if i.Subresource != "" || i.Kind.Serves(i.Verb) {
+		x.warn(s.deprecated[i.Kind])
+		x.warn(i.Kind.Deprecated)
+	}
 	if i.Subresource != "" {
 		return s.serveSubresource(x)
 	}

@@ -3,6 +3,8 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -89,6 +91,13 @@ func (x *exchange) sendObject(code int, m codec.Media, obj runtime.Object) error
 func (s *Server) fail(x *exchange, err error) {
 	st := statusOf(err)
 	if x.code != 0 {
+		return
+	}
+	x.leaveBody()
+	var nobody *undecided
+	if errors.As(err, &nobody) {
+		x.w.Header().Set("X-Content-Type-Options", "nosniff")
+		_ = x.send(http.StatusInternalServerError, plainText, fmt.Appendf(nil, "Internal Server Error: %q: %v\n", x.r.RequestURI, nobody.error))
 		return
 	}
 	x.failed = st

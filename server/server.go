@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -34,6 +35,7 @@ type Server struct {
 	kinds     *api.Table
 	authn     authenticator.Request
 	authz     authorizer.Authorizer
+	strangers *apiserver.AnonymousAuthConfig // who may come without credentials; nil: Config.NoAnonymous says
 	rest      *rest.REST
 	discovery *discovery.Documents
 	openapi   *openapi.Documents
@@ -164,6 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 		tc.MinVersion = tls.VersionTLS12
 	}
 	tc.NextProtos = []string{"h2", "http/1.1"}
+	tc.DynamicRecordSizingDisabled = true // small records at first would each be a system call
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	conns := &connections{idle: map[net.Conn]struct{}{}}

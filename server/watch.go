@@ -57,8 +57,9 @@ func (s *Server) watch(x *exchange) error {
 	}
 	ww := &watchWriter{to: x.w, k: k, m: m, w: w, include: x.includeObject(), headers: true}
 	slow := patient(rc, s.cfg.SlowWatch)
-	for last := (time.Time{}); ; last = time.Now() {
-		if !pause(x.r.Context(), last, pace(same.Load())) {
+	var between pause
+	for wrote := false; ; wrote = true {
+		if wrote && !between.last(x.r.Context(), pace(same.Load())) {
 			return nil
 		}
 		events, err := w.Next(x.r.Context())
@@ -100,25 +101,37 @@ func pace(watches int64) time.Duration {
 	return min(d, most)
 }
 
-// pause waits until some time after since; it tells whether ctx still lives.
-func pause(ctx context.Context, since time.Time, least time.Duration) bool {
-	if d := least - time.Since(since); least > 0 && d > 0 {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return false
-		}
+// pause is a timer that is used again and again, by one goroutine.
+type pause struct{ timer *time.Timer }
+
+// last waits for a time; it tells whether ctx still lives.
+func (p *pause) last(ctx context.Context, d time.Duration) bool {
+	switch {
+	case d <= 0:
+		return true
+	case p.timer == nil:
+		p.timer = time.NewTimer(d)
+	default:
+		p.timer.Reset(d)
 	}
-	return true
+	select {
+	case <-p.timer.C:
+		return true
+	case <-ctx.Done():
+		p.timer.Stop()
+		return false
+	}
 }
 
 // batches are buffers for the events of one write. A watch holds one only while it writes.
 var batches = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxBatch+maxBatch/4)) }}
 
-// maxBatch is the size in bytes from which a batch is written before it is complete.
-const maxBatch = 32 << 10
+const (
+	// maxBatch is the size in bytes from which a batch is written before it is complete.
+	maxBatch = 3 * frame
+	// frame is what most clients take in a frame of HTTP/2: each costs two switches between goroutines, full or not.
+	frame = 16 << 10
+)
 
 // batch writes events.
 func (ww *watchWriter) batch(events []rest.WatchEvent) error {
@@ -134,11 +147,15 @@ func (ww *watchWriter) batch(events []rest.WatchEvent) error {
 		if err := ww.write(&events[i]); err != nil {
 			return err
 		}
-		if ww.out.Len() >= maxBatch || i == len(events)-1 {
-			if _, err := ww.to.Write(ww.out.Bytes()); err != nil {
-				return err
+		n := ww.out.Len()
+		if last := i == len(events)-1; !last {
+			if n < maxBatch {
+				continue
 			}
-			ww.out.Reset()
+			n -= n % frame // the rest goes with the next events
+		}
+		if _, err := ww.to.Write(ww.out.Next(n)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -54,6 +54,10 @@ type Store interface {
 	// is the object's last state with the revision of its deletion.
 	Delete(ctx context.Context, key string, rev int64) (*Entry, error)
 
+	// Stale reports whether an equal object would be kept differently if it were written now: its value is encrypted as
+	// it is no longer asked for.
+	Stale(ctx context.Context, key string) (bool, error)
+
 	// Watch delivers all events under prefix after rev (0: from now on). ErrCompacted if they are no longer all known.
 	// The watch ends with its context; a watcher that falls further behind than the event ring is cut off. With an Only, the
 	// store may leave out the events of all other objects, so that they cost nothing.
@@ -124,6 +128,8 @@ var (
 	ErrFuture = errors.New("the revision is in the future")
 	// ErrTooLarge is for an object of more than etcd's 1.5 MiB.
 	ErrTooLarge = errors.New("the object is too large for etcd")
+	// ErrUnknown: etcd could not be asked, or its answer was lost. The write may have happened, or may happen yet.
+	ErrUnknown = errors.New("whether the write has happened is not known")
 	// ErrNoSpace: etcd's quota is used up, and only deletions succeed until there is room again.
 	ErrNoSpace = errors.New("etcd has no space left")
 )

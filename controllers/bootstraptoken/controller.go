@@ -25,7 +25,6 @@ import (
 
 // Names that kubeadm and the API server know too.
 const (
-	secretType   = "bootstrap.kubernetes.io/token"
 	secretPrefix = "bootstrap-token-"
 	configName   = "cluster-info"
 	configKey    = "kubeconfig"
@@ -35,7 +34,7 @@ const (
 var (
 	tokenID     = regexp.MustCompile(`^[a-z0-9]{6}$`)
 	tokenSecret = regexp.MustCompile(`^[a-z0-9]{16}$`)
-	ofTokens    = client.Fields("type=" + secretType)
+	ofTokens    = client.Fields("type=" + string(corev1.SecretTypeBootstrapToken))
 )
 
 func tokens(cs *client.Caches) *client.Cache[*corev1.Secret] {

@@ -100,6 +100,10 @@ func (p *planner) follow() {
 		if outcome(j) == "" && j.DeletionTimestamp == nil && !slices.ContainsFunc(s.Active, func(r corev1.ObjectReference) bool { return r.UID == j.UID }) {
 			s.Active = append(s.Active, referenceTo(j))
 		}
+		// So may the one that said when it was due, and then the clock went back.
+		if at, err := time.Parse(time.RFC3339, j.Annotations[batchv1.CronJobScheduledTimestampAnnotation]); err == nil && (s.LastScheduleTime == nil || at.After(s.LastScheduleTime.Time)) {
+			s.LastScheduleTime = &metav1.Time{Time: at}
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func TestTableFollowsTheDefinitions(t *testing.T) {
 		c := New(reconcile.NewDeps("x", a, caches, nil, nil), table)
 		done := make(chan error, 2)
 		go func() { done <- caches.Run(ctx) }()
-		go func() { done <- reconcile.Run(ctx, nil, c) }()
+		go func() { done <- reconcile.Run(ctx, reconcile.Options{}, c) }()
 		synctest.Wait()
 		if n := len(table.Kinds()); n != builtins {
 			t.Errorf("%d rows more before it is established", n-builtins)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,125 +13,50 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/skiff-sh/skiff/api"
-	"github.com/skiff-sh/skiff/client"
+	"github.com/skiff-sh/skiff/controllers/served"
 	"github.com/skiff-sh/skiff/reconcile"
 )
 
-const (
-	tablePoll = 2 * time.Second        // how soon new kinds are watched
-	unsynced  = 100 * time.Millisecond // how soon to ask again whether the caches are filled
-)
+// unsynced is how soon to ask again whether the caches are filled.
+const unsynced = 100 * time.Millisecond
 
 type controller struct {
 	reconcile.Deps
-	table *api.Table
+	kinds *served.Kinds
+	watch *served.Watch
 	graph *graph
-
-	mu      sync.Mutex
-	enqueue func(reconcile.Key)
-	watched map[string]watched // by resource
+	due   func(types.UID) // set when the controller starts
 }
 
-type watched struct {
-	kind   *api.Kind
-	cache  *client.Cache[api.Object]
-	cancel func()
-}
-
-// New is the garbage collector over all kinds of the table, those that come later too. Its keys are UIDs.
-func New(d reconcile.Deps, table *api.Table) reconcile.Controller {
-	c := &controller{Deps: d, table: table, graph: newGraph(), watched: map[string]watched{}}
+// New is the garbage collector over all kinds that are served, those that come later too. Its keys are UIDs.
+func New(d reconcile.Deps, kinds *served.Kinds) reconcile.Controller {
+	c := &controller{Deps: d, kinds: kinds, graph: newGraph()}
+	c.watch = kinds.Watch(d.Caches, collectable, func(k *api.Kind, old, new api.Object) (keys []reconcile.Key) {
+		for _, uid := range c.graph.change(k, old, new) {
+			keys = append(keys, keyOf(uid))
+		}
+		return keys
+	})
 	return reconcile.Controller{
 		Name: "garbage-collector-controller", Workers: 16,
-		Inputs:    []reconcile.Input{reconcile.Source(c.start)},
+		Inputs: []reconcile.Input{reconcile.Source(func(enqueue func(reconcile.Key)) func() {
+			c.due = func(uid types.UID) { enqueue(keyOf(uid)) }
+			return func() {}
+		}), c.watch.Input()},
 		Writes:    []string{"*/*"},
 		Reconcile: c.reconcile,
-		Start:     c.follow,
 	}
 }
 
-// start begins to watch all kinds.
-func (c *controller) start(enqueue func(reconcile.Key)) (cancel func()) {
-	c.mu.Lock()
-	c.enqueue = enqueue
-	c.mu.Unlock()
-	c.watchAll()
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, w := range c.watched {
-			w.cancel()
-		}
-		clear(c.watched)
-		c.enqueue = nil
-	}
-}
-
-// follow watches kinds that join the table and drops those that leave it.
-func (c *controller) follow(ctx context.Context) error {
-	tick := c.Clock.NewTicker(tablePoll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C():
-			c.watchAll()
-		}
-	}
-}
-
-func (c *controller) watchAll() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.enqueue == nil {
-		return
-	}
-	served := map[string]*api.Kind{}
-	for _, k := range c.table.Kinds() {
-		name := k.GroupResource().String()
-		if _, seen := served[name]; !seen && collectable(k) {
-			served[name] = k
-		}
-	}
-	for name, w := range c.watched {
-		if served[name] != w.kind || w.cache.Dropped() {
-			w.cancel()
-			delete(c.watched, name)
-		}
-	}
-	for name, k := range served {
-		if _, ok := c.watched[name]; ok {
-			continue
-		}
-		cache, enqueue := client.CacheOfKind(c.Caches, k), c.enqueue
-		cancel := cache.Subscribe(func(e client.Event[api.Object]) {
-			for _, uid := range c.graph.change(k, e.Old, e.New) {
-				enqueue(reconcile.Key{Name: string(uid)})
-			}
-		})
-		c.watched[name] = watched{k, cache, cancel}
-	}
-}
+func keyOf(uid types.UID) reconcile.Key { return reconcile.Key{Name: string(uid)} }
 
 // collectable reports whether objects of the kind can own or be owned. Events are too many and own nothing.
 func collectable(k *api.Kind) bool {
-	return (k.Hub == nil || k.CRD) && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch") && k.Serves("delete")
-}
-
-func (c *controller) synced() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, w := range c.watched {
-		if !w.cache.Synced() && !w.kind.CRD {
-			return false
-		}
-	}
-	return true
+	return k.Plural != "events" && k.Serves("list") && k.Serves("watch") && k.Serves("delete")
 }
 
 func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcile.Result, error) {
-	if !c.synced() {
+	if c.watch.Missing(false) {
 		return reconcile.Result{After: unsynced}, nil
 	}
 	it, ok := c.graph.look(types.UID(key.Name))
@@ -155,13 +79,8 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 			return reconcile.Result{}, err
 		}
 	}
-	c.mu.Lock()
-	enqueue := c.enqueue
-	c.mu.Unlock()
 	for _, uid := range next {
-		if enqueue != nil {
-			enqueue(reconcile.Key{Name: string(uid)})
-		}
+		c.due(uid)
 	}
 	return reconcile.Result{}, nil
 }
@@ -204,15 +123,7 @@ func (c *controller) kindOf(r metav1.OwnerReference) (*api.Kind, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if k, ok := c.table.Kind(gv.WithKind(r.Kind)); ok {
-		return k, true
-	}
-	for _, k := range c.table.Kinds() {
-		if k.Group == gv.Group && k.Kind == r.Kind {
-			return k, true
-		}
-	}
-	return nil, false
+	return c.kinds.Kind(gv.WithKind(r.Kind))
 }
 
 func (c *controller) apply(ctx context.Context, a action) error {

@@ -2,7 +2,6 @@ package namespace
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/client"
+	"github.com/skiff-sh/skiff/controllers/served"
 	"github.com/skiff-sh/skiff/reconcile"
 )
 
@@ -23,11 +23,11 @@ const retry = 500 * time.Millisecond
 type controller struct {
 	reconcile.Deps
 	namespaces *client.Cache[*corev1.Namespace]
-	kinds      func() []*api.Kind
+	kinds      *served.Kinds
 }
 
-// New is the namespace controller. Kinds gives the rows that are served at the moment.
-func New(d reconcile.Deps, kinds func() []*api.Kind) reconcile.Controller {
+// New is the namespace controller over all kinds that are served.
+func New(d reconcile.Deps, kinds *served.Kinds) reconcile.Controller {
 	c := &controller{Deps: d, namespaces: client.CacheOf[*corev1.Namespace](d.Caches), kinds: kinds}
 	return reconcile.Controller{
 		Name: "namespace-controller", Workers: 10,
@@ -83,11 +83,12 @@ func (c *controller) reconcile(ctx context.Context, key reconcile.Key) (reconcil
 
 // empty deletes all content and tells what is left: pods first, and what else there is once they are gone.
 func (c *controller) empty(ctx context.Context, namespace string) *Content {
-	content := &Content{Remaining: map[string]int{}, Finalizers: map[string]int{}}
-	pods, others := Kinds(c.kinds())
+	kinds, failed := c.kinds.Discover(ctx)
+	content := &Content{Remaining: map[string]int{}, Finalizers: map[string]int{}, Undiscovered: failed}
+	pods, others := Kinds(kinds)
 	if pods != nil {
 		c.emptyKind(ctx, pods, namespace, content)
-		if !content.empty() {
+		if len(content.Remaining)+len(content.Failures) > 0 {
 			return content
 		}
 	}
@@ -102,7 +103,7 @@ func (c *controller) emptyKind(ctx context.Context, k *api.Kind, namespace strin
 	list := func() []api.Object {
 		objects, _, err := c.Client.List(ctx, k, namespace, metav1.ListOptions{})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsMethodNotSupported(err) {
-			content.Failures = append(content.Failures, fmt.Sprintf("%s: %v", k, err))
+			content.Failures = append(content.Failures, err.Error())
 		}
 		return objects
 	}
@@ -112,11 +113,11 @@ func (c *controller) emptyKind(ctx context.Context, k *api.Kind, namespace strin
 	}
 	if slices.ContainsFunc(objects, func(o api.Object) bool { return o.GetDeletionTimestamp() == nil }) {
 		if err := c.deleteAll(ctx, k, namespace, objects); err != nil && !apierrors.IsNotFound(err) {
-			content.Failures = append(content.Failures, fmt.Sprintf("%s: %v", k, err))
+			content.Failures = append(content.Failures, err.Error())
 		}
 		objects = list()
 	}
-	content.add(k, objects)
+	content.add(k, namespace, objects)
 }
 
 func (c *controller) deleteAll(ctx context.Context, k *api.Kind, namespace string, objects []api.Object) error {

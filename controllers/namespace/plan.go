@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/controllers/served"
 )
 
 // Content is what a look through a namespace found.
@@ -24,38 +25,42 @@ type Content struct {
 	Finalizers map[string]int // objects that each finalizer holds
 	Failures   []string       // what could not be deleted or listed
 	Wait       time.Duration  // the longest time that a remaining pod may take
+	// Undiscovered is the group-versions of which nobody knows what they have.
+	Undiscovered served.Failed
 }
 
-func (c *Content) empty() bool { return len(c.Remaining) == 0 && len(c.Failures) == 0 }
+func (c *Content) empty() bool { return len(c.Remaining)+len(c.Failures)+len(c.Undiscovered) == 0 }
 
-// add counts the objects that remain of one kind.
-func (c *Content) add(k *api.Kind, objects []api.Object) {
+// add counts the objects that remain of one kind after they were deleted.
+func (c *Content) add(k *api.Kind, namespace string, objects []api.Object) {
 	if len(objects) == 0 {
 		return
 	}
+	expected := false // somebody has yet to do something about them
 	c.Remaining[k.Plural+"."+k.Group] += len(objects)
 	for _, o := range objects {
 		for _, f := range o.GetFinalizers() {
 			c.Finalizers[f]++
+			expected = true
 		}
 		if s := o.GetDeletionGracePeriodSeconds(); s != nil {
 			c.Wait = max(c.Wait, time.Duration(*s)*time.Second)
+			expected = true
 		}
+	}
+	if !expected {
+		c.Failures = append(c.Failures, fmt.Sprintf("unexpected items still remain in namespace: %s for gvr: %v", namespace, k.GroupVersionResource()))
 	}
 }
 
-// Kinds returns the rows whose objects live in namespaces and can be deleted, one for each resource, pods first.
+// Kinds returns the rows whose objects live in namespaces and can be deleted, pods apart.
 func Kinds(all []*api.Kind) (pods *api.Kind, others []*api.Kind) {
-	seen := map[string]bool{}
 	for _, k := range all {
-		name := k.GroupResource().String()
-		if k.Hub != nil && !k.CRD || !k.Namespaced || k.StoragePath == "" || seen[name] || !k.Serves("list") || !k.Serves("delete") {
-			continue
-		}
-		seen[name] = true
-		if k.Group == "" && k.Plural == "pods" {
+		switch {
+		case !k.Namespaced || !k.Serves("delete") || !k.Serves("list"):
+		case k.Group == "" && k.Plural == "pods":
 			pods = k
-		} else {
+		default:
 			others = append(others, k)
 		}
 	}
@@ -81,11 +86,16 @@ func Conditions(old []corev1.NamespaceCondition, c *Content, now time.Time) []co
 		}
 		conditions[i] = next
 	}
-	set(corev1.NamespaceDeletionDiscoveryFailure, false, "ResourcesDiscovered", "All resources successfully discovered")
+	if len(c.Undiscovered) > 0 {
+		set(corev1.NamespaceDeletionDiscoveryFailure, true, "DiscoveryFailed",
+			fmt.Sprintf("Discovery failed for some groups, %d failing: %v", len(c.Undiscovered), c.Undiscovered))
+	} else {
+		set(corev1.NamespaceDeletionDiscoveryFailure, false, "ResourcesDiscovered", "All resources successfully discovered")
+	}
 	set(corev1.NamespaceDeletionGVParsingFailure, false, "ParsedGroupVersions", "All legacy kube types successfully parsed")
 	if len(c.Failures) > 0 {
 		set(corev1.NamespaceDeletionContentFailure, true, "ContentDeletionFailed",
-			fmt.Sprintf("Failed to delete all resource types, %d remaining: %s", len(c.Failures), strings.Join(c.Failures, ", ")))
+			fmt.Sprintf("Failed to delete all resource types, %d remaining: %s", len(c.Failures), strings.Join(slices.Sorted(slices.Values(c.Failures)), ", ")))
 	} else {
 		set(corev1.NamespaceDeletionContentFailure, false, "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
 	}

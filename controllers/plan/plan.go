@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -102,11 +103,12 @@ func Warning(about runtime.Object, reason, format string, args ...any) Event {
 // Status is an update of the object's status.
 func Status(obj api.Object) Update { return Update{Obj: obj, Subresource: "status"} }
 
-// writeBurst bounds how many deletes or patches of one plan are on their way at once.
-const writeBurst = 32
+// writeBurst bounds how many writes of one plan are on their way at once: enough that they share etcd's commits.
+const writeBurst = 64
 
-// Apply carries out the actions in order. Neighbouring creates go out in batches of 1, 2, 4 and so on, so that a
-// create which cannot succeed is tried once and not a thousand times; neighbouring deletes and patches go out together.
+// Apply carries out the actions in order. Neighbouring creates go out in batches of 1, 2, 4 and so on, and then
+// together, so that a create which cannot succeed is tried once and not a thousand times; neighbouring deletes and patches
+// go out together.
 // It stops at the first failure and returns it; an object that is already gone counts as deleted or patched.
 func Apply(ctx context.Context, d reconcile.Deps, actions ...Action) error {
 	for len(actions) > 0 {
@@ -158,19 +160,25 @@ func kindOf(o api.Object) *api.Kind {
 	return k
 }
 
-// together calls f for every action, at most limit at once, and joins the errors.
+// together calls f for the actions, at most limit at once, and joins the errors. After the first error no more are begun.
 func together(actions []Action, limit int, f func(Action) error) error {
 	if len(actions) == 1 {
 		return f(actions[0])
 	}
 	var wg sync.WaitGroup
+	var failed atomic.Bool
 	slots := make(chan struct{}, limit)
 	errs := make([]error, len(actions))
 	for i, a := range actions {
 		slots <- struct{}{}
+		if failed.Load() {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			errs[i] = f(a)
+			if errs[i] = f(a); errs[i] != nil {
+				failed.Store(true)
+			}
 		})
 	}
 	wg.Wait()
@@ -178,14 +186,15 @@ func together(actions []Action, limit int, f func(Action) error) error {
 }
 
 func createAll(ctx context.Context, d reconcile.Deps, actions []Action) error {
-	for size := 1; len(actions) > 0; size *= 2 {
+	create := func(a Action) error { return createOne(ctx, d, a.(Create)) }
+	for size := 1; size < writeBurst && len(actions) > 0; size *= 2 {
 		n := min(size, len(actions))
-		if err := together(actions[:n], n, func(a Action) error { return createOne(ctx, d, a.(Create)) }); err != nil {
+		if err := together(actions[:n], n, create); err != nil {
 			return err
 		}
 		actions = actions[n:]
 	}
-	return nil
+	return together(actions, writeBurst, create)
 }
 
 func createOne(ctx context.Context, d reconcile.Deps, a Create) error {
@@ -225,8 +234,8 @@ func deleteOne(ctx context.Context, d reconcile.Deps, a Delete) error {
 		return nil
 	case apierrors.IsNotFound(err):
 		return nil
-	case apierrors.IsConflict(err) && !a.Exact:
-		return nil // another object has taken the name; ours is gone
+	case apierrors.IsConflict(err):
+		return err // most often another object has taken the name, which the next look will show: no news to users
 	}
 	if a.Report != nil {
 		d.Events.Eventf(a.Report, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)

@@ -220,7 +220,7 @@ func TestAutoscalerGrowsAtOnceAndShrinksLater(t *testing.T) {
 		c := With(reconcile.NewDeps("horizontal-pod-autoscaler", a, caches, nil, nil), f, f)
 		done := make(chan error, 2)
 		go func() { done <- caches.Run(ctx) }()
-		go func() { done <- reconcile.Run(ctx, nil, c) }()
+		go func() { done <- reconcile.Run(ctx, reconcile.Options{}, c) }()
 		settle := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
 		settle(time.Second)
 		status := func() (s autoscalingv2.HorizontalPodAutoscalerStatus, conditions string) {

@@ -13,11 +13,15 @@ import (
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers/plan"
 	"github.com/skiff-sh/skiff/controllers/pods"
+	"github.com/skiff-sh/skiff/controllers/served"
 	"github.com/skiff-sh/skiff/reconcile"
 )
 
 // resync recounts kinds whose changes are not watched for quotas.
 const resync = 5 * time.Minute
+
+// unsynced is how soon to ask again whether the caches are filled.
+const unsynced = 100 * time.Millisecond
 
 // settle is when a quota that has just begun to count is counted again: what came in before admission knew of it was
 // not booked.
@@ -25,39 +29,39 @@ const settle = 3 * time.Second
 
 var zero = *resource.NewQuantity(0, resource.DecimalSI)
 
-// New is the quota controller.
-func New(d reconcile.Deps, kinds func() []*api.Kind) reconcile.Controller {
-	cs := d.Caches
-	quotas := client.CacheOf[*corev1.ResourceQuota](cs)
-	inputs := []reconcile.Input{reconcile.Map(cs, limits)}
-	for _, k := range kinds() {
-		if countable(k) && !k.CRD {
-			inputs = append(inputs, reconcile.MapKind(cs, k, changed(quotas)))
-		}
-	}
+// New is the quota controller over all kinds that are served.
+func New(d reconcile.Deps, kinds *served.Kinds) reconcile.Controller {
+	quotas := client.CacheOf[*corev1.ResourceQuota](d.Caches)
+	watch := kinds.Watch(d.Caches, countable, changed(quotas))
 	return reconcile.Controller{
-		Name: "resourcequota-controller", Inputs: inputs, Writes: []string{"resourcequotas/status"},
+		Name: "resourcequota-controller", Inputs: []reconcile.Input{reconcile.Map(d.Caches, limits), watch.Input()},
+		Writes: []string{"resourcequotas/status"},
 		Reconcile: func(ctx context.Context, key reconcile.Key) (reconcile.Result, error) {
 			q, ok := quotas.Get(key.Namespace, key.Name)
 			if !ok || q.DeletionTimestamp != nil {
 				return reconcile.Result{}, nil
 			}
-			byResource := map[schema.GroupResource]*api.Kind{}
-			var served []schema.GroupResource
-			for _, k := range kinds() {
-				if countable(k) && byResource[k.GroupResource()] == nil {
-					byResource[k.GroupResource()] = k
-					served = append(served, k.GroupResource())
-				}
-			}
-			objects := func(gr schema.GroupResource) []api.Object {
-				return client.CacheOfKind(cs, byResource[gr]).List(q.Namespace)
+			if watch.Missing(false) {
+				return reconcile.Result{After: unsynced}, nil
 			}
 			again := resync
 			if !equality.Semantic.DeepEqual(q.Spec.Hard, q.Status.Hard) {
 				again = settle
 			}
-			return reconcile.Result{After: again}, plan.Apply(ctx, d, Plan(q, Usage(q, served, objects, d.Clock.Now()))...)
+			var resources []schema.GroupResource
+			for _, k := range kinds.All() {
+				if countable(k) {
+					resources = append(resources, k.GroupResource())
+				}
+			}
+			used := Usage(q, resources, func(r schema.GroupResource) ([]api.Object, bool) {
+				objects, ok := watch.List(r, q.Namespace)
+				if !ok {
+					again = settle
+				}
+				return objects, ok
+			}, d.Clock.Now())
+			return reconcile.Result{After: again}, plan.Apply(ctx, d, Plan(q, used)...)
 		},
 	}
 }
@@ -71,12 +75,12 @@ func limits(old, new *corev1.ResourceQuota) []reconcile.Key {
 }
 
 func countable(k *api.Kind) bool {
-	return (k.Hub == nil || k.CRD) && k.Namespaced && k.StoragePath != "" && k.Plural != "events" && k.Serves("list") && k.Serves("watch")
+	return k.Namespaced && k.Plural != "events" && k.Serves("list") && k.Serves("watch")
 }
 
 // changed makes the namespace's quotas due when an object goes, or changes in what quotas measure.
-func changed(quotas client.Reader[*corev1.ResourceQuota]) func(old, new api.Object) []reconcile.Key {
-	return func(old, new api.Object) (keys []reconcile.Key) {
+func changed(quotas client.Reader[*corev1.ResourceQuota]) func(k *api.Kind, old, new api.Object) []reconcile.Key {
+	return func(_ *api.Kind, old, new api.Object) (keys []reconcile.Key) {
 		if old == nil || new != nil && !measured(old, new) {
 			return nil
 		}

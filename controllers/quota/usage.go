@@ -16,10 +16,10 @@ import (
 	"github.com/skiff-sh/skiff/internal/quota"
 )
 
-// Objects are all objects of a resource in the quota's namespace.
-type Objects func(schema.GroupResource) []api.Object
+// Objects are all objects of a resource in the quota's namespace; false if they are not known yet.
+type Objects func(schema.GroupResource) ([]api.Object, bool)
 
-// Usage counts all resources that the quota limits, over the kinds that are served.
+// Usage counts all resources that the quota limits, over the kinds that are served. What is not known keeps its figure.
 func Usage(q *corev1.ResourceQuota, served []schema.GroupResource, objects Objects, now time.Time) corev1.ResourceList {
 	limited := quotav1.ResourceNames(q.Spec.Hard)
 	out := corev1.ResourceList{}
@@ -32,12 +32,16 @@ func Usage(q *corev1.ResourceQuota, served []schema.GroupResource, objects Objec
 		for _, name := range names {
 			sum[name] = zero.DeepCopy()
 		}
-		for _, o := range objects(gr) {
+		all, known := objects(gr)
+		for _, o := range all {
 			if quota.InScope(q, o) {
 				sum = quotav1.Add(sum, quotav1.Mask(quota.Usage(gr, o, now), names))
 			}
 		}
 		for name, n := range sum {
+			if before, ok := q.Status.Used[name]; ok && !known {
+				n = before
+			}
 			out[name] = n
 		}
 	}

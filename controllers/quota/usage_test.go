@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		maps: {&corev1.ConfigMap{}},
 	}
 	q := &corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{Hard: list("pods", "5", "requests.cpu", "4", "limits.memory", "1Gi", "configmaps", "2", "count/gadgets.example.com", "1", "secrets", "9")}}
-	got := Usage(q, []schema.GroupResource{pods, maps, gadgets}, func(gr schema.GroupResource) []api.Object { return there[gr] }, time.Unix(0, 0))
+	got := Usage(q, []schema.GroupResource{pods, maps, gadgets}, func(gr schema.GroupResource) ([]api.Object, bool) { return there[gr], true }, time.Unix(0, 0))
 	want := list("pods", "2", "requests.cpu", "1500m", "limits.memory", "0", "configmaps", "1", "count/gadgets.example.com", "0")
 	if len(got) != len(want) { // secrets are not served, so not counted
 		t.Errorf("counted %v, want %v", got, want)
@@ -60,7 +60,7 @@ func TestComingIsNotCounted(t *testing.T) {
 		{"ends", pod(corev1.PodRunning), pod(corev1.PodSucceeded), 1},
 		{"goes", pod(corev1.PodRunning), nil, 1},
 	} {
-		if got := due(test.old, test.new); len(got) != test.want {
+		if got := due(nil, test.old, test.new); len(got) != test.want {
 			t.Errorf("a pod that %s makes %v due", test.name, got)
 		}
 	}

@@ -11,7 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/builtin"
@@ -32,6 +35,7 @@ type apiFlags struct {
 	etcdServers                         []string
 	etcdCA, etcdCert, etcdKey, etcdPath string
 	encryption                          string
+	encryptionReload                    bool
 
 	clientCA, tokenFile       string
 	anonymous                 bool
@@ -61,6 +65,9 @@ type apiFlags struct {
 	storageBackend, mediaType string
 	audit                     auditFlags
 	webhooks                  webhookFlags
+	oidc                      oidcFlags
+	admissionFile             string
+	notReady, unreachable     int64
 }
 
 func (p *process) apiFlags() (*flags, *apiFlags) {
@@ -79,6 +86,7 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.StringVar(&o.etcdKey, "etcd-keyfile", "", "its key")
 	f.StringVar(&o.etcdPath, "etcd-prefix", "/registry", "the prefix of all keys")
 	f.StringVar(&o.encryption, "encryption-provider-config", "", "an EncryptionConfiguration: how values are encrypted in etcd")
+	f.BoolVar(&o.encryptionReload, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
 	f.StringVar(&o.storageBackend, "storage-backend", "etcd3", "etcd3 is the only one")
 	f.StringVar(&o.mediaType, "storage-media-type", "application/vnd.kubernetes.protobuf", "how objects are kept; protobuf is the only one")
 
@@ -104,6 +112,9 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.StringSliceVar(&o.modes, "authorization-mode", nil, "who decides, in order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default AlwaysAllow)")
 	f.StringSliceVar(&o.enabled, "enable-admission-plugins", nil, "admission plugins beyond the usual ones")
 	f.StringSliceVar(&o.disabled, "disable-admission-plugins", nil, "admission plugins to leave out")
+	f.Int64Var(&o.notReady, "default-not-ready-toleration-seconds", 300, "how long pods stay on a node that is not ready, unless they say")
+	f.Int64Var(&o.unreachable, "default-unreachable-toleration-seconds", 300, "how long pods stay on a node that cannot be reached, unless they say")
+	f.StringVar(&o.admissionFile, "admission-control-config-file", "", "an AdmissionConfiguration: what the admission plugins are told")
 	f.StringSliceVar(&o.legacy, "admission-control", nil, "the admission plugins; all others are left out")
 
 	f.StringVar(&o.serviceRange, "service-cluster-ip-range", "", "the range of cluster addresses, or two for two families")
@@ -121,6 +132,7 @@ func (p *process) apiFlags() (*flags, *apiFlags) {
 	f.StringVar(&o.endpointReconciler, "endpoint-reconciler-type", "lease", "lease or none: whether the Service kubernetes leads here")
 	o.audit.define(f)
 	o.webhooks.define(f)
+	o.oidc.define(f)
 	f.quiet = []string{"profiling", "watch-cache", "watch-cache-sizes", "default-watch-cache-size", "enable-garbage-collector",
 		"log-flush-frequency", "delete-collection-workers", "etcd-compaction-interval", "tls-cipher-suites", "logging-format",
 		"http2-max-streams-per-connection", "kubelet-preferred-address-types", "etcd-readycheck-timeout", "etcd-healthcheck-timeout"}
@@ -137,6 +149,23 @@ func runAPIServer(ctx context.Context, p *process) error {
 		return err
 	}
 	a.Log = p.log
+	if o.encryption == "" {
+		return a.Run(ctx, nil)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	e, err := newEncryption(ctx, o.encryption, p.log)
+	if err != nil {
+		stop()
+		return fmt.Errorf("--encryption-provider-config: %w", err)
+	}
+	a.Etcd.Transform = e.transformer
+	a.Server.Readiness = map[string]func(context.Context) error{"kms-providers": e.healthy}
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer stop()
+	if o.encryptionReload {
+		following.Go(func() { e.follow(ctx) })
+	}
 	return a.Run(ctx, nil)
 }
 
@@ -165,7 +194,7 @@ func (o *apiFlags) server(f *flags) (*daemon.APIServer, error) {
 		a.Server.AuthorizationModes = []string{"AlwaysAllow"}
 		a.Server.NoAnonymous = a.Server.NoAnonymous || !f.Changed("anonymous-auth")
 	}
-	for _, step := range []func(*flags, *daemon.APIServer) error{o.etcd, o.addresses, o.certificates, o.users, o.accounts, o.proxies, o.kinds, o.admission, o.audit.auditor, o.webhooks.ask} {
+	for _, step := range []func(*flags, *daemon.APIServer) error{o.etcd, o.addresses, o.certificates, o.users, o.accounts, o.oidc.authentication, o.proxies, o.kinds, o.admission, o.audit.auditor, o.webhooks.ask} {
 		if err := step(f, a); err != nil {
 			return nil, err
 		}
@@ -198,13 +227,6 @@ func (o *apiFlags) validate() error {
 
 func (o *apiFlags) etcd(_ *flags, a *daemon.APIServer) error {
 	a.Etcd = daemon.EtcdConfig{Servers: o.etcdServers, Prefix: "/" + strings.Trim(o.etcdPath, "/")}
-	if o.encryption != "" {
-		transform, err := encryption(o.encryption)
-		if err != nil {
-			return fmt.Errorf("--encryption-provider-config: %w", err)
-		}
-		a.Etcd.Transform = transform
-	}
 	if o.etcdCA == "" && o.etcdCert == "" {
 		for _, s := range o.etcdServers {
 			if strings.HasPrefix(s, "https:") {
@@ -438,5 +460,7 @@ func (o *apiFlags) admission(_ *flags, a *daemon.APIServer) error {
 		off = append(off, "NodeRestriction")
 	}
 	a.Server.EnabledAdmission, a.Server.DisabledAdmission = on, off
+	a.Server.AdmissionConfigFile = o.admissionFile
+	a.Server.TolerationSeconds = map[string]int64{corev1.TaintNodeNotReady: o.notReady, corev1.TaintNodeUnreachable: o.unreachable}
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skiff-sh/skiff/client"
 	"github.com/skiff-sh/skiff/controllers"
 	"github.com/skiff-sh/skiff/controllers/nodelifecycle"
 	"github.com/skiff-sh/skiff/daemon"
+	"github.com/skiff-sh/skiff/reconcile"
 )
 
 // managerFlags are the flags of kube-controller-manager that mean something here.
@@ -83,7 +85,8 @@ func runControllerManager(ctx context.Context, p *process) error {
 	if err != nil {
 		return err
 	}
-	m := &daemon.ControllerManager{As: func(string) client.Interface { return c }, Reader: c, Log: p.log}
+	m := &daemon.ControllerManager{As: func(string) client.Interface { return c }, Reader: c, Metrics: reconcile.NewMetrics(), Log: p.log}
+	s.metrics = []prometheus.Collector{m.Metrics}
 	if o.accounts {
 		m.As = accounts(conn, c)
 	}

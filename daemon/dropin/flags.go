@@ -147,8 +147,8 @@ func (u *unused) Set(text string) (err error) {
 }
 
 // gates reads --feature-gates ("kube:Name=true" or "Name=true"): an unknown name is an error, one that is set to what it
-// is not here is told of.
-func (f *flags) gates(settings []string) (map[string]bool, error) {
+// is not here is told of, but for those that can be switched.
+func (f *flags) gates(settings []string, switchable ...string) (map[string]bool, error) {
 	table, err := upstream.ReadFile("upstream/feature-gates.txt")
 	if err != nil {
 		return nil, err
@@ -180,7 +180,7 @@ func (f *flags) gates(settings []string) (map[string]bool, error) {
 			return nil, fmt.Errorf(`invalid argument %q for "--feature-gates" flag: unrecognized feature gate: kube:%s`, s, name)
 		}
 		set[name] = on
-		if on != usual {
+		if on != usual && !slices.Contains(switchable, name) {
 			f.p.log.Warn("a feature gate cannot be switched here", "gate", name, "asked", on, "is", usual)
 		}
 	}

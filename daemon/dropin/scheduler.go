@@ -2,6 +2,7 @@ package dropin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -27,10 +28,14 @@ func runScheduler(ctx context.Context, p *process) error {
 	if err := f.parse(); err != nil {
 		return err
 	}
-	if _, err := f.gates(*featureGates); err != nil {
+	gates, err := f.gates(*featureGates, "GenericWorkload", "GangScheduling")
+	if err != nil {
 		return err
 	}
-	cfg, file := scheduler.Config{Metrics: scheduler.NewMetrics()}, &schedulerv1.KubeSchedulerConfiguration{}
+	if gates["GangScheduling"] && !gates["GenericWorkload"] {
+		return errors.New("the feature gate GangScheduling needs GenericWorkload")
+	}
+	cfg, file := scheduler.Config{Gangs: gates["GangScheduling"], Metrics: scheduler.NewMetrics()}, &schedulerv1.KubeSchedulerConfiguration{}
 	if *config != "" {
 		var err error
 		if file, err = p.schedulerFile(*config); err != nil {

@@ -1,25 +1,18 @@
 package dropin
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/apis/apiserver"
-	"k8s.io/apiserver/pkg/apis/apiserver/load"
-	"k8s.io/apiserver/pkg/apis/apiserver/validation"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	tokencache "k8s.io/apiserver/pkg/authentication/token/cache"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
-	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
 	"k8s.io/apiserver/pkg/util/webhook"
 	tokenwebhook "k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
-	authzwebhook "k8s.io/apiserver/plugin/pkg/authorizer/webhook"
-	authzmetrics "k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
 
 	"github.com/skiff-sh/skiff/daemon"
+	"github.com/skiff-sh/skiff/server/authz"
 )
 
 // webhookFlags are the flags of kube-apiserver about servers that are asked who somebody is and what they may do.
@@ -39,7 +32,7 @@ func (o *webhookFlags) define(f *flags) {
 	f.StringVar(&o.authzVersion, "authorization-webhook-version", "v1beta1", "the version of the SubjectAccessReviews that it is sent: v1 or v1beta1")
 	f.DurationVar(&o.allowedTTL, "authorization-webhook-cache-authorized-ttl", 5*time.Minute, "how long it is remembered that it allowed something")
 	f.DurationVar(&o.deniedTTL, "authorization-webhook-cache-unauthorized-ttl", 30*time.Second, "how long it is remembered that it did not")
-	f.StringVar(&o.authorization, "authorization-config", "", "an AuthorizationConfiguration, instead of --authorization-mode and what belongs to it; read once, with one webhook at most")
+	f.StringVar(&o.authorization, "authorization-config", "", "an AuthorizationConfiguration, instead of --authorization-mode and what belongs to it; read again when it changes")
 }
 
 // ask makes the clients of the servers that the flags name.
@@ -56,7 +49,8 @@ func (o *webhookFlags) ask(f *flags, a *daemon.APIServer) (err error) {
 				return fmt.Errorf("--authorization-config can not be specified when --%s is specified", name)
 			}
 		}
-		if err := o.structured(a); err != nil {
+		a.Server.AuthorizationConfig = &authz.StructuredConfig{File: o.authorization}
+		if err := authz.Check(*a.Server.AuthorizationConfig); err != nil { // before anything starts
 			return fmt.Errorf("--authorization-config: %w", err)
 		}
 		return nil
@@ -64,7 +58,7 @@ func (o *webhookFlags) ask(f *flags, a *daemon.APIServer) (err error) {
 	if o.authzConfig == "" {
 		return nil
 	}
-	a.Server.AuthorizationWebhook, err = authorization("default", &apiserver.WebhookConfiguration{FailurePolicy: apiserver.FailurePolicyNoOpinion,
+	a.Server.AuthorizationWebhook, err = authz.Webhook("default", &apiserver.WebhookConfiguration{FailurePolicy: apiserver.FailurePolicyNoOpinion,
 		SubjectAccessReviewVersion: o.authzVersion, AuthorizedTTL: metav1.Duration{Duration: o.allowedTTL}, UnauthorizedTTL: metav1.Duration{Duration: o.deniedTTL},
 		CacheAuthorizedRequests: true, CacheUnauthorizedRequests: true, Timeout: metav1.Duration{Duration: 30 * time.Second},
 		ConnectionInfo: apiserver.WebhookConnectionInfo{KubeConfigFile: &o.authzConfig}})
@@ -84,57 +78,4 @@ func (o *webhookFlags) tokens(audiences authenticator.Audiences) (authenticator.
 		return nil, err
 	}
 	return tokencache.New(w, false, o.tokenTTL, o.tokenTTL), nil
-}
-
-// structured takes the modes and the webhook from a file.
-func (o *webhookFlags) structured(a *daemon.APIServer) error {
-	c, err := load.LoadFromFile(o.authorization)
-	if err != nil {
-		return err
-	}
-	if len(c.Authorizers) == 0 {
-		return errors.New("at least one authorization mode must be defined")
-	}
-	known := sets.New("AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
-	if errs := validation.ValidateAuthorizationConfiguration(authorizationcel.NewDefaultCompiler(), nil, c, known, sets.New("Webhook")); len(errs) > 0 {
-		return errs.ToAggregate()
-	}
-	a.Server.AuthorizationModes = nil
-	for _, one := range c.Authorizers {
-		a.Server.AuthorizationModes = append(a.Server.AuthorizationModes, string(one.Type))
-		if one.Type != apiserver.TypeWebhook {
-			continue
-		}
-		if a.Server.AuthorizationWebhook != nil {
-			return errors.New("more than one webhook is not supported")
-		}
-		if a.Server.AuthorizationWebhook, err = authorization(one.Name, one.Webhook); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func authorization(name string, w *apiserver.WebhookConfiguration) (authorizer.Authorizer, error) {
-	if w.ConnectionInfo.KubeConfigFile == nil {
-		return nil, errors.New("a webhook's connection must be of type KubeConfigFile")
-	}
-	c, err := webhook.LoadKubeconfig(*w.ConnectionInfo.KubeConfigFile, nil)
-	if err != nil {
-		return nil, err
-	}
-	c.Timeout = w.Timeout.Duration
-	allowed, denied := w.AuthorizedTTL.Duration, w.UnauthorizedTTL.Duration
-	if !w.CacheAuthorizedRequests {
-		allowed = 0
-	}
-	if !w.CacheUnauthorizedRequests {
-		denied = 0
-	}
-	onError := authorizer.DecisionNoOpinion
-	if w.FailurePolicy == apiserver.FailurePolicyDeny {
-		onError = authorizer.DecisionDeny
-	}
-	return authzwebhook.New(c, w.SubjectAccessReviewVersion, allowed, denied, webhook.DefaultRetryBackoffWithInitialDelay(500*time.Millisecond),
-		onError, w.MatchConditions, name, authzmetrics.NoopAuthorizerMetrics{}, authorizationcel.NewDefaultCompiler())
 }

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -61,13 +60,10 @@ func webhooks(t *testing.T, args ...string) (*daemon.APIServer, error) {
 
 func TestWebhooks(t *testing.T) {
 	kubeconfig := reviewer(t)
-	structured := filepath.Join(t.TempDir(), "authorization.yaml")
-	write(t, structured, "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers:\n- {type: Node, name: node}\n"+
-		"- {type: Webhook, name: far, webhook: {timeout: 3s, subjectAccessReviewVersion: v1, matchConditionSubjectAccessReviewVersion: v1, failurePolicy: Deny,\n"+
-		"   connectionInfo: {type: KubeConfigFile, kubeConfigFile: "+kubeconfig+"}}}\n")
 	for _, args := range [][]string{
 		{"--authentication-token-webhook-config-file=" + kubeconfig, "--authorization-webhook-config-file=" + kubeconfig},
-		{"--authentication-token-webhook-config-file=" + kubeconfig, "--authentication-token-webhook-version=v1", "--authorization-config=" + structured},
+		{"--authentication-token-webhook-config-file=" + kubeconfig, "--authentication-token-webhook-version=v1", "--authorization-webhook-config-file=" + kubeconfig,
+			"--authorization-webhook-version=v1"},
 	} {
 		a, err := webhooks(t, args...)
 		if err != nil {
@@ -85,13 +81,18 @@ func TestWebhooks(t *testing.T) {
 				t.Errorf("%s: %v %q %v", name, got, why, err)
 			}
 		}
-		if len(args) == 3 && !slices.Equal(a.Server.AuthorizationModes, []string{"Node", "Webhook"}) {
-			t.Errorf("modes %v", a.Server.AuthorizationModes)
-		}
 	}
+	structured := filepath.Join(t.TempDir(), "authorization.yaml")
+	write(t, structured, "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{type: RBAC, name: rbac}]\n")
+	if a, err := webhooks(t, "--authorization-config="+structured); err != nil || a.Server.AuthorizationConfig.File != structured {
+		t.Errorf("%+v, %v", a, err)
+	}
+	misnamed := filepath.Join(t.TempDir(), "misnamed.yaml")
+	write(t, misnamed, "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{type: RBAC, name: x}]\n")
 	for want, args := range map[string][]string{
-		"nowhere":                       {"--authorization-webhook-config-file=/nowhere"},
-		"can not be specified when --a": {"--authorization-config=" + structured, "--authorization-mode=RBAC"},
+		"expected name rbac for authorizer RBAC": {"--authorization-config=" + misnamed},
+		"nowhere":                                {"--authorization-webhook-config-file=/nowhere"},
+		"can not be specified when --a":          {"--authorization-config=" + structured, "--authorization-mode=RBAC"},
 	} {
 		if _, err := webhooks(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)

@@ -19,15 +19,16 @@ import (
 )
 
 const (
-	every  = 10 * time.Second // between two looks
-	growth = 16 << 20         // bytes that must have come in since the last time to make it worth it
+	every  = 5 * time.Second // between two looks
+	growth = 16 << 20        // bytes that must have come in since the last time to make it worth it
 	// busy is the share of a core from which on a process has something to do. Trimming it then would cost more than it
 	// gives: what goes comes back at once, and the level that it leaves says nothing about the next quiet time.
 	busy = 0.03
 )
 
 // Run trims the process after its start and after each burst of work that made it grow, once it is quiet, until ctx ends.
-func Run(ctx context.Context) {
+// Before that it calls forget, which drops what can be made again.
+func Run(ctx context.Context, forget ...func()) {
 	look := time.NewTicker(every)
 	defer look.Stop()
 	level, spent := int64(0), processorTime()
@@ -40,6 +41,9 @@ func Run(ctx context.Context) {
 		before := spent
 		spent = processorTime()
 		if spent-before < time.Duration(busy*float64(every)) && resident() >= level+growth {
+			for _, f := range forget {
+				f()
+			}
 			Trim()
 			level, spent = resident(), processorTime()
 		}

@@ -10,6 +10,7 @@ package admission
 import (
 	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -69,8 +70,23 @@ type Validator interface {
 	Validate(ctx context.Context, r *Request) error
 }
 
-// Chain is the plugins in upstream's order.
-type Chain []Plugin
+// Chain is the plugins in upstream's order. The zero Chain lets everything pass.
+type Chain struct {
+	plugins []Plugin
+	meter   *meter // nil: nothing is measured
+}
+
+// NewChain makes a chain that is measured in a registry; nil: it is not.
+func NewChain(r prometheus.Registerer, plugins ...Plugin) Chain {
+	c := Chain{plugins: plugins}
+	if r != nil {
+		c.meter = newMeter(r, plugins)
+	}
+	return c
+}
+
+// Plugins are the chain's, in its order.
+func (c Chain) Plugins() []Plugin { return c.plugins }
 
 // Admit asks all mutators, once more if one of them wants that.
 func (c Chain) Admit(ctx context.Context, r *Request) error {
@@ -82,10 +98,13 @@ func (c Chain) Admit(ctx context.Context, r *Request) error {
 	return c.admit(ctx, r)
 }
 
-func (c Chain) admit(ctx context.Context, r *Request) error {
-	for _, p := range c {
+func (c Chain) admit(ctx context.Context, r *Request) (err error) {
+	end := c.step(admitStep, r.Operation)
+	defer func() { end.whole(err) }()
+	for i, p := range c.plugins {
 		if m, ok := p.(Mutator); ok && p.Handles(r.Operation, r.Kind, r.Subresource) {
-			if err := m.Admit(ctx, r); err != nil {
+			err := m.Admit(ctx, r)
+			if end.plugin(i, err); err != nil {
 				return err
 			}
 		}
@@ -94,10 +113,13 @@ func (c Chain) admit(ctx context.Context, r *Request) error {
 }
 
 // Validate asks all validators.
-func (c Chain) Validate(ctx context.Context, r *Request) error {
-	for _, p := range c {
+func (c Chain) Validate(ctx context.Context, r *Request) (err error) {
+	end := c.step(validateStep, r.Operation)
+	defer func() { end.whole(err) }()
+	for i, p := range c.plugins {
 		if v, ok := p.(Validator); ok && p.Handles(r.Operation, r.Kind, r.Subresource) {
-			if err := v.Validate(ctx, r); err != nil {
+			err := v.Validate(ctx, r)
+			if end.plugin(i, err); err != nil {
 				return err
 			}
 		}

@@ -23,6 +23,9 @@ func (c *claim) nodePorts(ctx context.Context) error {
 	}
 	had := map[int]bool{}
 	if c.old != nil {
+		if err := sameTwice(svc); err != nil {
+			return err
+		}
 		for _, p := range portsOf(c.old) {
 			had[p] = true
 		}
@@ -101,6 +104,23 @@ func (c *claim) listedPorts(ctx context.Context, used map[int]bool, had map[int]
 	return nil
 }
 
+// sameTwice says which node port a Service names twice for one protocol.
+func sameTwice(svc *corev1.Service) error {
+	type nodePort struct {
+		Protocol corev1.Protocol
+		NodePort int32
+	}
+	seen := map[nodePort]bool{}
+	for _, p := range svc.Spec.Ports {
+		n := nodePort{p.Protocol, p.NodePort}
+		if n.NodePort != 0 && seen[n] {
+			return fmt.Errorf("duplicate nodePort: %v", n)
+		}
+		seen[n] = true
+	}
+	return nil
+}
+
 func (c *claim) healthCheckPort(ctx context.Context, used map[int]bool, had map[int]bool) error {
 	svc := c.svc
 	if !needsHealthCheck(svc) {
@@ -114,7 +134,7 @@ func (c *claim) healthCheckPort(ctx context.Context, used map[int]bool, had map[
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a HealthCheck NodePort %v: %v", 0, err))
 		}
 		svc.Spec.HealthCheckNodePort = int32(n)
-	case !had[n]:
+	case !had[n] && (c.old == nil || !needsHealthCheck(c.old)): // validation refuses another one
 		if err := c.takePort(ctx, used, n); err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("failed to allocate requested HealthCheck NodePort %v: %v", n, err))
 		}
@@ -123,7 +143,7 @@ func (c *claim) healthCheckPort(ctx context.Context, used map[int]bool, had map[
 }
 
 func (c *claim) takePort(ctx context.Context, used map[int]bool, n int) error {
-	if n < c.a.ports[0] || n > c.a.ports[1] {
+	if !c.dryRun && (n < c.a.ports[0] || n > c.a.ports[1]) { // nor does upstream's dry run look at the range
 		return fmt.Errorf("provided port is not in the valid range. The range of valid ports is %d-%d", c.a.ports[0], c.a.ports[1])
 	}
 	if used[n] {

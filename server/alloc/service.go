@@ -209,11 +209,13 @@ func (c *claim) infer(svc *corev1.Service) field.ErrorList {
 	return errs
 }
 
+var families4and6 = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+
 // checkFamilies says what no cluster could make of ipFamilies and ipFamilyPolicy.
 func (c *claim) checkFamilies() field.ErrorList {
 	s, spec := &c.svc.Spec, field.NewPath("spec")
 	var errs field.ErrorList
-	known := []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	known := families4and6
 	for i, f := range s.IPFamilies {
 		at := spec.Child("ipFamilies").Index(i)
 		switch {
@@ -258,7 +260,7 @@ func (c *claim) checkAddresses() field.ErrorList {
 			continue
 		}
 		f := familyOf(addr)
-		if i < len(s.IPFamilies) && s.IPFamilies[i] != f {
+		if i < len(s.IPFamilies) && s.IPFamilies[i] != f && slices.Contains(families4and6, s.IPFamilies[i]) {
 			errs = append(errs, field.Invalid(path.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", s.IPFamilies[i], i)))
 		}
 		if slices.Contains(families, f) {

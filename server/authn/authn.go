@@ -38,6 +38,8 @@ type Config struct {
 	FrontProxy *FrontProxy
 	// BootstrapSecret finds the Secrets of bootstrap tokens. Nil: there are none.
 	BootstrapSecret func(ctx context.Context, namespace, name string) (*corev1.Secret, bool, error)
+	// Structured believes the tokens of other providers. Nil: of none.
+	Structured *Structured
 	// Webhook is asked about bearer tokens that nobody else knows. Nil: nobody is.
 	Webhook authenticator.Token
 	// NoAnonymous refuses requests without credentials.
@@ -64,6 +66,13 @@ func New(c Config) authenticator.Request {
 	}
 	if c.BootstrapSecret != nil {
 		t = append(t, bootstrap{c.BootstrapSecret, c.Now})
+	}
+	if c.Structured != nil {
+		var audiences authenticator.Audiences
+		if c.Tokens != nil {
+			audiences = c.Tokens.Audiences()
+		}
+		t = append(t, authenticator.WrapAudienceAgnosticToken(audiences, c.Structured))
 	}
 	if c.Webhook != nil {
 		t = append(t, c.Webhook)

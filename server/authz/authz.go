@@ -77,10 +77,6 @@ func (a *Authorizer) Authorize(_ context.Context, at authorizer.Attributes) (aut
 // RulesFor lists what RBAC lets a user do in a namespace. For nodes the list is marked incomplete.
 func (a *Authorizer) RulesFor(_ context.Context, u user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
 	rules, err := a.PolicyRules(u, namespace)
-	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
-		all := []string{"*"}
-		rules = append(rules, rbacv1.PolicyRule{Verbs: all, APIGroups: all, Resources: all}, rbacv1.PolicyRule{Verbs: all, NonResourceURLs: all})
-	}
 	var resource []authorizer.ResourceRuleInfo
 	var other []authorizer.NonResourceRuleInfo
 	for _, r := range rules {

@@ -45,24 +45,11 @@ func Convert(obj api.Object, from, to *api.Kind) (api.Object, error) {
 type Converter struct{ Table *api.Table }
 
 func (c Converter) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
-	if lazy, ok := in.(interface {
-		Object() (runtime.Object, error)
-	}); ok {
-		var err error
-		if in, err = lazy.Object(); err != nil {
-			return nil, err
-		}
+	in, want, err := Target(in, gv)
+	if err != nil {
+		return nil, err
 	}
 	gvk := in.GetObjectKind().GroupVersionKind()
-	want, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{gvk})
-	if !ok {
-		if v, isGV := gv.(schema.GroupVersion); isGV {
-			want, ok = v.WithKind(gvk.Kind), true
-		}
-	}
-	if !ok {
-		return nil, runtime.NewNotRegisteredErrForTarget("table", nil, gv)
-	}
 	from, ok := c.Table.Kind(gvk)
 	if !ok {
 		if want == gvk {
@@ -86,6 +73,26 @@ func (c Converter) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner
 		return nil, fmt.Errorf("%T is no object", in)
 	}
 	return Convert(obj, from, to)
+}
+
+// Target says which version of the object a versioner asks for. An object that stands for another, which is made when it is
+// asked for (the field manager's), is replaced by that.
+func Target(in runtime.Object, gv runtime.GroupVersioner) (obj runtime.Object, want schema.GroupVersionKind, err error) {
+	if lazy, ok := in.(interface {
+		Object() (runtime.Object, error)
+	}); ok {
+		if in, err = lazy.Object(); err != nil {
+			return nil, want, err
+		}
+	}
+	gvk := in.GetObjectKind().GroupVersionKind()
+	if want, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{gvk}); ok {
+		return in, want, nil
+	}
+	if v, ok := gv.(schema.GroupVersion); ok {
+		return in, v.WithKind(gvk.Kind), nil
+	}
+	return nil, want, runtime.NewNotRegisteredErrForTarget("table", nil, gv)
 }
 
 // typed turns an unstructured object whose kind is in the scheme, but in no row (Scale), into its Go type.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec"
 )
 
 // This file gives objects in other versions of their definition. Without a webhook they keep their fields. With one,
@@ -151,29 +152,19 @@ type converter struct {
 }
 
 func (c converter) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
-	if lazy, ok := in.(interface {
-		Object() (runtime.Object, error)
-	}); ok {
-		var err error
-		if in, err = lazy.Object(); err != nil {
-			return nil, err
-		}
+	in, to, err := codec.Target(in, gv)
+	if err != nil {
+		return nil, err
 	}
 	from := in.GetObjectKind().GroupVersionKind()
 	u, ok := in.(*unstructured.Unstructured)
 	if !ok || from.Group != c.d.crd.Spec.Group {
 		return in, nil // a Scale is of one version
 	}
-	to, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{from})
-	if v, is := gv.(schema.GroupVersion); !ok && is {
-		to, ok = v.WithKind(from.Kind), true
-	}
-	if !ok || c.d.versions[to.Version] == nil {
-		return nil, runtime.NewNotRegisteredErrForTarget("custom resources", nil, gv)
-	}
 	if c.d.versions[from.Version] == nil {
 		return nil, runtime.NewNotRegisteredErrForKind("custom resources", from)
 	}
+	// Fields that are managed in a version that is gone from the definition make an apply fail, as upstream's.
 	return c.d.as(u, to.Version)
 }
 

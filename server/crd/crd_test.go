@@ -8,6 +8,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 )
 
@@ -101,6 +103,15 @@ func TestConversionLeavesItsArgument(t *testing.T) {
 	other.SetName("b")
 	if u.GetName() != before.GetName() || u.GetAPIVersion() != before.GetAPIVersion() {
 		t.Error("the argument has changed")
+	}
+}
+
+// A version that is not in the definition is refused as upstream does it: field managers must not take it for one that
+// nobody needs any more.
+func TestConversionToAVersionThatIsGone(t *testing.T) {
+	_, err := converter{define(t)}.ConvertToVersion(widget(map[string]any{"color": "red"}), schema.GroupVersion{Group: "example.com", Version: "v0"})
+	if err == nil || runtime.IsNotRegisteredError(err) || !strings.Contains(err.Error(), "request to convert CR to an invalid group/version: example.com/v0") {
+		t.Errorf("got %v", err)
 	}
 }
 

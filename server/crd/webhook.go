@@ -32,20 +32,8 @@ func newWebhook(st store.Store, crd *definitionCRD) (*callout.Client, error) {
 		return nil, errors.New("spec.conversion.webhook.clientConfig is missing")
 	}
 	c := w.ClientConfig
-	out := callout.Config{CA: bytes.TrimSpace(c.CABundle), Timeout: webhookTimeout, Agent: "kube-apiserver"}
-	if c.URL != nil {
-		out.URL = *c.URL
-	}
-	if s := c.Service; s != nil {
-		out.Service = &callout.Service{Namespace: s.Namespace, Name: s.Name, Port: 443}
-		if s.Port != nil {
-			out.Service.Port = *s.Port
-		}
-		if s.Path != nil {
-			out.Service.Path = *s.Path
-		}
-	}
-	return callout.New(st, out)
+	return callout.New(st, callout.Config{URL: c.URL, Service: (*callout.Service)(c.Service), CA: bytes.TrimSpace(c.CABundle),
+		Timeout: webhookTimeout, Agent: "kube-apiserver"})
 }
 
 // Why a conversion failed, in the words of the metric.

@@ -44,6 +44,14 @@ func (r *REST) Action(ctx context.Context, k *api.Kind, namespace, name, sub str
 			return nil, err
 		}
 	}
+	if question, ok := body.(api.Object); ok && sub == "" {
+		empty := k.New()
+		empty.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
+		var err error
+		if body, err = r.manage(k, "", empty, question, managerName(o.FieldManager, request.From(ctx))); err != nil {
+			return nil, err
+		}
+	}
 	dryRun := len(o.DryRun) > 0
 	ar := &admission.Request{Operation: admission.Create, Kind: k, Subresource: sub, Namespace: namespace, Name: name,
 		Object: body, Options: &o, User: request.From(ctx).User, DryRun: dryRun, Warn: func(t string) { Warn(ctx, t) }}

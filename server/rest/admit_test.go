@@ -28,10 +28,10 @@ func TestWhatAdmissionSpoils(t *testing.T) {
 	good := []metav1.ManagedFieldsEntry{{Manager: "m", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{}}`)}}}
 	var warnings []string
 	ctx := WithWarnings(context.Background(), func(s string) { warnings = append(warnings, s) })
-	r := &REST{Config: Config{Admission: admission.Chain{meddler{func(c *corev1.ConfigMap) {
+	r := &REST{Config: Config{Admission: admission.NewChain(nil, meddler{func(c *corev1.ConfigMap) {
 		c.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", Operation: "Nonsense", FieldsType: "FieldsV9"}}
 		c.OwnerReferences = append(c.OwnerReferences, owner, owner)
-	}}}}}
+	}})}}
 	obj := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{ManagedFields: good}}
 	if err := r.admit(ctx, &admission.Request{Object: obj}); err != nil {
 		t.Fatal(err)

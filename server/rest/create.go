@@ -96,6 +96,9 @@ func (r *REST) create(ctx context.Context, c creation) (*store.Entry, error) {
 		empty := k.New()
 		empty.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind())
 		var err error
+		if obj, err = throughHub(k, obj); err != nil {
+			return nil, err
+		}
 		if obj, err = r.manage(k, "", empty, obj, c.manager); err != nil {
 			return nil, err
 		}
@@ -168,11 +171,11 @@ func (r *REST) createOnce(ctx context.Context, k *api.Kind, obj api.Object, c cr
 func (r *REST) createChecked(ctx context.Context, k *api.Kind, obj api.Object, ar *admission.Request) (*store.Entry, error) {
 	s := judged(k)
 	errs := validateMeta(s, obj)
-	if s.Validate != nil {
-		errs = append(errs, s.Validate(obj)...)
+	if judge := rules(k); judge.Validate != nil {
+		errs = append(errs, judge.Validate(obj)...)
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(k.GroupVersionKind().GroupKind(), obj.GetName(), errs)
+		return nil, apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), obj.GetName(), errs)
 	}
 	if s.Warnings != nil {
 		for _, t := range s.Warnings(obj, nil) {
@@ -191,8 +194,7 @@ func (r *REST) createChecked(ctx context.Context, k *api.Kind, obj api.Object, a
 		if _, err := r.Get(ctx, k, obj.GetNamespace(), obj.GetName(), metav1.GetOptions{}); err == nil {
 			return nil, apierrors.NewAlreadyExists(k.GroupResource(), obj.GetName())
 		}
-		codec.Defaulted(k.Storage(), obj) // as it would come out of the store
-		return &store.Entry{Key: key, Object: obj}, nil
+		return &store.Entry{Key: key, Object: asStored(k, obj)}, nil
 	}
 	e, err := r.Store.Create(ctx, key, obj, ttl(s))
 	if errors.Is(err, store.ErrExists) {

@@ -8,6 +8,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -166,6 +167,11 @@ func markDeleted(k *api.Kind, old api.Object, o *metav1.DeleteOptions, now time.
 	}
 	at := metav1.NewTime(now.Add(time.Duration(period) * time.Second).Truncate(time.Second))
 	obj.SetDeletionTimestamp(&at)
+	switch obj.(type) {
+	case *apiextensionsv1.CustomResourceDefinition, *corev1.Namespace: // upstream marks them by their time alone
+		markTerminating(obj)
+		return obj, false
+	}
 	obj.SetDeletionGracePeriodSeconds(&period)
 	if g := obj.GetGeneration(); g > 0 {
 		obj.SetGeneration(g + 1)

@@ -125,7 +125,10 @@ func prepareUpdate(ctx context.Context, k *api.Kind, obj, old api.Object) {
 // ReturnsDeleted reports whether a delete answers with the object it removed rather than with a Status.
 func ReturnsDeleted(k *api.Kind) bool {
 	switch resourceName(k) {
-	case "pods", "persistentvolumes", "persistentvolumeclaims", "podtemplates", "resourcequotas", "serviceaccounts", "services":
+	case "pods", "persistentvolumes", "persistentvolumeclaims", "podtemplates", "resourcequotas", "serviceaccounts", "services",
+		"csidrivers.storage.k8s.io", "csinodes.storage.k8s.io", "storageclasses.storage.k8s.io", "volumeattachments.storage.k8s.io",
+		"volumeattributesclasses.storage.k8s.io", "deviceclasses.resource.k8s.io", "resourceclaims.resource.k8s.io",
+		"resourceclaimtemplates.resource.k8s.io", "resourceslices.resource.k8s.io":
 		return true
 	}
 	return false

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,12 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/kube-openapi/pkg/spec3"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/api/openapi"
 	"github.com/skiff-sh/skiff/server/codec"
 	"github.com/skiff-sh/skiff/server/request"
 )
@@ -49,8 +52,13 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 				versions = custom
 			}
 		}
-	case gvk.Group == "apiextensions.k8s.io" || gvk.Group == "apiregistration.k8s.io" || gvk.Kind == "Scale":
-		types = managedfields.NewDeducedTypeConverter() // client-go has no schema of theirs
+	case slices.Contains(withoutSchema, gvk.Group):
+		var err error
+		if types, err = publishedTypes(gvk.GroupVersion()); err != nil {
+			return nil, err
+		}
+	case gvk.Kind == "Scale":
+		types = managedfields.NewDeducedTypeConverter()
 	default:
 		types = applyconfigurations.NewTypeConverter(codec.Scheme())
 	}
@@ -75,6 +83,22 @@ func (r *REST) manager(k *api.Kind, gvk schema.GroupVersionKind, sub string) (*m
 	}
 	got, _ := r.managers.LoadOrStore(key, m)
 	return got.(*managedfields.FieldManager), nil
+}
+
+// withoutSchema are the groups whose types client-go's apply configurations lack.
+var withoutSchema = []string{"apiextensions.k8s.io", "apiregistration.k8s.io", "authentication.k8s.io", "authorization.k8s.io"}
+
+// publishedTypes reads a group's types from the schemas that clients get.
+func publishedTypes(gv schema.GroupVersion) (managedfields.TypeConverter, error) {
+	b, err := openapi.V3(gv.String())
+	if err != nil {
+		return nil, err
+	}
+	var doc spec3.OpenAPI
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	return managedfields.NewTypeConverter(doc.Components.Schemas, false)
 }
 
 // manage gives obj the managed fields that it has when the manager replaces old (an empty object: creates) by it.
@@ -165,6 +189,8 @@ func (f members) without(obj api.Object) api.Object {
 func (r *REST) resetFields(k *api.Kind, sub string) map[fieldpath.APIVersion]fieldpath.Filter {
 	var set *fieldpath.Set
 	switch s, ok := k.Subresource("status"); {
+	case sub == "" && resourceName(k) == "certificatesigningrequests.certificates.k8s.io": // its spec is the server's to keep
+		set = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("status"))
 	case sub == "status" && k.CRD:
 		set = fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata"))
 	case sub == "status":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,14 +28,22 @@ var (
 
 // change rewrites a stored object until nobody interferes. f gets a private copy.
 func (r *REST) change(ctx context.Context, k *api.Kind, namespace, name string, dryRun bool, f func(api.Object) error) error {
+	return r.rewrite(ctx, k, namespace, name, dryRun, func(o api.Object) (api.Object, error) {
+		o = o.DeepCopyObject().(api.Object)
+		return o, f(o)
+	})
+}
+
+// rewrite is change for an f that makes the copy itself: of what it changes, and of the object's own fields.
+func (r *REST) rewrite(ctx context.Context, k *api.Kind, namespace, name string, dryRun bool, f func(api.Object) (api.Object, error)) error {
 	e, err := r.current(ctx, k, namespace, name)
 	var lost *store.Conflict
 	for range writeAttempts {
 		if err != nil {
 			return err
 		}
-		obj := e.Object.DeepCopyObject().(api.Object)
-		if err = f(obj); err != nil || dryRun {
+		var obj api.Object
+		if obj, err = f(e.Object); err != nil || dryRun {
 			return err
 		}
 		obj.SetResourceVersion("")
@@ -73,39 +82,42 @@ func (r *REST) bindPod(ctx context.Context, _ api.Object, body runtime.Object, d
 	refused := func(format string, args ...any) error {
 		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, b.Name, fmt.Errorf(format, args...))
 	}
-	err := r.change(ctx, r.kind(podKind), b.Namespace, b.Name, dryRun, func(o api.Object) error {
+	err := r.rewrite(ctx, r.kind(podKind), b.Namespace, b.Name, dryRun, func(o api.Object) (api.Object, error) {
 		p := o.(*corev1.Pod)
 		switch {
 		case b.UID != "" && b.UID != p.UID:
-			return refused("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, p.UID)
+			return nil, refused("Precondition failed: UID in precondition: %v, UID in object meta: %v", b.UID, p.UID)
 		case p.DeletionTimestamp != nil:
-			return refused("pod %s is being deleted, cannot be assigned to a host", p.Name)
+			return nil, refused("pod %s is being deleted, cannot be assigned to a host", p.Name)
 		case p.Spec.NodeName != "":
-			return refused("pod %v is already assigned to node %q", p.Name, p.Spec.NodeName)
+			return nil, refused("pod %v is already assigned to node %q", p.Name, p.Spec.NodeName)
 		case len(p.Spec.SchedulingGates) != 0:
-			return refused("pod %v has non-empty .spec.schedulingGates", p.Name)
+			return nil, refused("pod %v has non-empty .spec.schedulingGates", p.Name)
 		}
+		bound := *p // all else is shared
+		p = &bound
 		p.Spec.NodeName = b.Target.Name
 		p.Status.NominatedNodeName = "" // it was a plan, and is carried out
-		if p.Annotations == nil && len(b.Annotations) > 0 {
-			p.Annotations = map[string]string{}
-		}
-		for k, v := range b.Annotations {
-			p.Annotations[k] = v
-		}
-		for k, v := range b.Labels {
-			if p.Labels == nil {
-				p.Labels = map[string]string{}
-			}
-			p.Labels[k] = v
-		}
+		p.Annotations, p.Labels = with(p.Annotations, b.Annotations), with(p.Labels, b.Labels)
+		p.Status.Conditions = slices.Clone(p.Status.Conditions)
 		setPodCondition(p, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(r.Now().Truncate(1e9))})
-		return nil
+		return p, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return success(201), nil
+}
+
+// with is a map with more in it. A map that stays as it is is not copied.
+func with(m, more map[string]string) map[string]string {
+	if len(more) == 0 {
+		return m
+	}
+	out := make(map[string]string, len(m)+len(more))
+	maps.Copy(out, m)
+	maps.Copy(out, more)
+	return out
 }
 
 func setPodCondition(p *corev1.Pod, c corev1.PodCondition) {

@@ -149,6 +149,8 @@ func (r *REST) internal(err error) error {
 		return apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)
 	case errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("the request was canceled", 0)
+	case errors.Is(err, store.ErrUnknown):
+		return apierrors.NewTimeoutError(store.ErrUnknown.Error(), 0)
 	case errors.Is(err, store.ErrCompacted):
 		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 	case errors.Is(err, store.ErrTooLarge): // both are 500 with etcd's own words and no reason, as upstream

@@ -41,13 +41,11 @@ func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
 		}
 		for _, q := range f.Requirements() {
 			switch {
-			case q.Field == "metadata.name", q.Field == "metadata.namespace" && k.Namespaced:
+			case q.Field == "metadata.name", q.Field == "metadata.namespace" && (k.Namespaced || len(k.FieldKeys) == 0 && !k.CRD):
 			case slices.Contains(k.FieldKeys, q.Field):
 				s.values = true
-			case len(k.FieldKeys) > 0 || k.CRD:
-				return s, apierrors.NewBadRequest("field label not supported: " + q.Field)
 			default:
-				return s, apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", q.Field))
+				return s, apierrors.NewBadRequest(unknownField(k, q.Field))
 			}
 		}
 		if !f.Empty() {
@@ -56,6 +54,19 @@ func newSelector(k *api.Kind, o metav1.ListOptions) (selector, error) {
 		}
 	}
 	return s, nil
+}
+
+// unknownField refuses a field in the words that upstream has for the kind.
+func unknownField(k *api.Kind, field string) string {
+	switch {
+	case resourceName(k) == "jobs.batch":
+		return fmt.Sprintf("field label %q not supported for Job", field)
+	case resourceName(k) == "resourceslices.resource.k8s.io":
+		return fmt.Sprintf("field label not supported for %s: %s", k.GroupVersionKind(), field)
+	case len(k.FieldKeys) > 0 || k.CRD:
+		return "field label not supported: " + field
+	}
+	return fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", field)
 }
 
 // only narrows a watch to one value of one of the row's fields, where the selector demands one. Versions with fields of

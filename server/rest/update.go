@@ -167,6 +167,9 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 		uniqueOwners(ctx, obj, "")
 	}
 	if !w.managed {
+		if obj, err = throughHub(k, obj); err != nil {
+			return nil, err
+		}
 		if obj, err = r.manage(k, w.sub, old, obj, w.manager); err != nil {
 			return nil, err
 		}
@@ -190,6 +193,9 @@ func (r *REST) writeOnce(ctx context.Context, w write, e *store.Entry) (*store.E
 		keepOutside(obj, old) // nor does admission change the rest by way of the status
 		if pv, ok := obj.(*corev1.PersistentVolume); ok {
 			stampPhase(pv, old.(*corev1.PersistentVolume), metav1.NewTime(r.Now().Truncate(1e9)))
+		}
+		if p, ok := obj.(*corev1.Pod); ok && p.Status.QOSClass == "" {
+			p.Status.QOSClass = old.(*corev1.Pod).Status.QOSClass
 		}
 	} else if ok && sub.Type == api.StatusSub {
 		obj = partOf(s, w.sub, old, obj)
@@ -247,15 +253,15 @@ func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj, o
 	errs := validateMetaUpdate(obj, old)
 	sub, _ := s.Subresource(w.sub)
 	switch {
-	case (w.sub == "" || sub != nil && sub.Type == api.ScaleSub) && s.ValidateUpdate != nil:
-		errs = append(errs, s.ValidateUpdate(obj, old)...)
+	case (w.sub == "" || sub != nil && sub.Type == api.ScaleSub) && rules(w.k).ValidateUpdate != nil:
+		errs = append(errs, rules(w.k).ValidateUpdate(obj, old)...)
 	case w.sub != "" && sub != nil && sub.Type == api.StatusSub && s.ValidateStatus != nil:
 		errs = append(errs, s.ValidateStatus(obj, old)...)
 	case w.sub != "" && sub != nil && sub.Type == api.PartSub:
 		errs = append(errs, validatePart(s, w.sub, obj, old)...)
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(w.k.GroupVersionKind().GroupKind(), w.name, errs)
+		return nil, apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), w.name, errs)
 	}
 	if s.Warnings != nil && w.sub == "" {
 		for _, t := range s.Warnings(obj, old) {
@@ -266,7 +272,11 @@ func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj, o
 		return nil, err
 	}
 	if !finished(obj) && unchanged(obj, old) && (s.Outdated == nil || !s.Outdated(e.Object)) {
-		return e, nil
+		if stale, err := r.Store.Stale(ctx, e.Key); err != nil {
+			return nil, r.internal(err)
+		} else if !stale {
+			return e, nil
+		}
 	}
 	obj, err := codec.Convert(obj, s, w.k.Storage())
 	if err != nil {
@@ -276,8 +286,7 @@ func (r *REST) writeChecked(ctx context.Context, w write, e *store.Entry, obj, o
 	case finished(obj):
 		return r.remove(ctx, w.k, e, obj, w.dryRun)
 	case w.dryRun:
-		codec.Defaulted(w.k.Storage(), obj) // as it would come out of the store
-		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: obj}, nil
+		return &store.Entry{Key: e.Key, Rev: e.Rev, Object: asStored(w.k, obj)}, nil
 	}
 	obj.SetResourceVersion("")
 	out, err := r.Store.Update(ctx, e.Key, e.Rev, obj, ttl(s))

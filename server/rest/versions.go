@@ -3,9 +3,11 @@ package rest
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skiff-sh/skiff/api"
+	"github.com/skiff-sh/skiff/server/codec"
 	"github.com/skiff-sh/skiff/store"
 )
 
@@ -18,6 +20,43 @@ func judged(k *api.Kind) *api.Kind {
 		return k
 	}
 	return k.Storage()
+}
+
+// rules is the row whose Validate and ValidateUpdate judge objects that were sent as k; their arguments are of judged(k).
+func rules(k *api.Kind) *api.Kind {
+	if k.Validate != nil {
+		return k
+	}
+	return judged(k)
+}
+
+// asStored is an object as it would come out of the store, for a dry run: its lists without elements are none.
+func asStored(k *api.Kind, obj api.Object) api.Object {
+	s := k.Storage()
+	in, ok := obj.(interface{ Marshal() ([]byte, error) })
+	if ok {
+		out := s.New()
+		b, err := in.Marshal()
+		if back, ok := out.(interface{ Unmarshal([]byte) error }); ok && err == nil && back.Unmarshal(b) == nil {
+			out.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
+			obj = out
+		}
+	}
+	codec.Defaulted(s, obj)
+	return obj
+}
+
+// throughHub gives an object what it gains and loses by being kept as its hub: who owns what is counted on that. Custom
+// resources are converted by webhooks, when they must be.
+func throughHub(k *api.Kind, obj api.Object) (api.Object, error) {
+	if k.Hub == nil || k.CRD {
+		return obj, nil
+	}
+	hub, err := k.ToHub(obj)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return k.FromHub(hub)
 }
 
 // ready makes sure that As has no long work to do.

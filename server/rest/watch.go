@@ -46,6 +46,11 @@ type Watcher struct {
 	deadline time.Time
 	now      func() time.Time
 	buf      []WatchEvent
+
+	// Of waiting.
+	ctx, wait context.Context
+	until     time.Time
+	cancel    context.CancelFunc
 }
 
 // Watch starts a watch on a namespace ("" for all). Its first events are the present state where the options ask for
@@ -117,6 +122,9 @@ func expired(rev int64) *metav1.Status {
 
 // Close ends the watch.
 func (w *Watcher) Close() {
+	if w.cancel != nil {
+		w.cancel()
+	}
 	if w.w != nil {
 		w.w.Close()
 	}
@@ -165,9 +173,7 @@ func (w *Watcher) follow(ctx context.Context) ([]WatchEvent, error) {
 		if w.bookmark && w.nextMark.Before(until) {
 			until = w.nextMark
 		}
-		wait, cancel := context.WithTimeout(ctx, until.Sub(now))
-		events, rev, err := w.w.Next(wait)
-		cancel()
+		events, rev, err := w.w.Next(w.waiting(ctx, until, now))
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
@@ -198,6 +204,19 @@ func (w *Watcher) follow(ctx context.Context) ([]WatchEvent, error) {
 			return w.buf, nil
 		}
 	}
+}
+
+// waiting is ctx until a time. It is made anew only when either changes or it is over: most waits end with
+// events, long before.
+func (w *Watcher) waiting(ctx context.Context, until, now time.Time) context.Context {
+	if w.wait == nil || w.wait.Err() != nil || w.ctx != ctx || !w.until.Equal(until) {
+		if w.cancel != nil {
+			w.cancel()
+		}
+		w.ctx, w.until = ctx, until
+		w.wait, w.cancel = context.WithTimeout(ctx, until.Sub(now))
+	}
+	return w.wait
 }
 
 // see is an event as the watch's selector shows it.

@@ -8,6 +8,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -27,17 +28,20 @@ func (r *reviews) decide(ctx context.Context, u user.Info, res *authorizationv1.
 	}
 	decision, reason, err := r.authz.Authorize(ctx, a)
 	var problems []error
-	for _, e := range []struct {
-		what string
-		err  error
-	}{{"", err}, {"spec.resourceAttributes.fieldSelector partially ignored due to parse error", a.FieldSelectorParsingErr},
-		{"spec.resourceAttributes.labelSelector partially ignored due to parse error", a.LabelSelectorParsingErr}} {
+	if err != nil {
+		problems = append(problems, err)
+	}
+	for _, s := range []struct {
+		field    string
+		err      error
+		readable int // requirements
+	}{{"fieldSelector", a.FieldSelectorParsingErr, len(a.FieldSelectorRequirements)}, {"labelSelector", a.LabelSelectorParsingErr, len(a.LabelSelectorRequirements)}} {
 		switch {
-		case e.err == nil:
-		case e.what == "":
-			problems = append(problems, e.err)
+		case s.err == nil:
+		case s.readable > 0:
+			problems = append(problems, errors.New("spec.resourceAttributes."+s.field+" partially ignored due to parse error"))
 		default:
-			problems = append(problems, errors.New(e.what))
+			problems = append(problems, errors.New("spec.resourceAttributes."+s.field+" ignored due to parse error"))
 		}
 	}
 	st := authorizationv1.SubjectAccessReviewStatus{Allowed: decision == authorizer.DecisionAllow,
@@ -153,10 +157,18 @@ func validateAttributes(res *authorizationv1.ResourceAttributes, other *authoriz
 	}
 	path := spec.Child("resourceAttributes")
 	if s := res.FieldSelector; s != nil {
-		errs = append(errs, validateSelector(path.Child("fieldSelector"), s.RawSelector, len(s.Requirements))...)
+		at := path.Child("fieldSelector")
+		errs = append(errs, validateSelector(at, s.RawSelector, len(s.Requirements))...)
+		for i, q := range s.Requirements {
+			errs = append(errs, metavalidation.ValidateFieldSelectorRequirement(q, metavalidation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
 	}
 	if s := res.LabelSelector; s != nil {
-		errs = append(errs, validateSelector(path.Child("labelSelector"), s.RawSelector, len(s.Requirements))...)
+		at := path.Child("labelSelector")
+		errs = append(errs, validateSelector(at, s.RawSelector, len(s.Requirements))...)
+		for i, q := range s.Requirements {
+			errs = append(errs, metavalidation.ValidateLabelSelectorRequirement(q, metavalidation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
+		}
 	}
 	return errs
 }

@@ -116,7 +116,7 @@ func (r *reviews) self(ctx context.Context, q *authenticationv1.SelfSubjectRevie
 }
 
 func (r *reviews) access(ctx context.Context, q *authorizationv1.SubjectAccessReview) error {
-	if err := invalid("SubjectAccessReview", append(validate(&q.Spec), noMetadata(q.ObjectMeta, false)...)); err != nil {
+	if err := invalid(append(validate(&q.Spec), noMetadata(q.ObjectMeta, false)...)); err != nil {
 		return err
 	}
 	q.Status = r.decide(ctx, subject(&q.Spec), q.Spec.ResourceAttributes, q.Spec.NonResourceAttributes)
@@ -131,7 +131,7 @@ func (r *reviews) localAccess(ctx context.Context, q *authorizationv1.LocalSubje
 	if q.Spec.NonResourceAttributes != nil {
 		errs = append(errs, field.Invalid(field.NewPath("spec.nonResourceAttributes"), q.Spec.NonResourceAttributes, "disallowed on this kind of request"))
 	}
-	if err := invalid("LocalSubjectAccessReview", errs); err != nil {
+	if err := invalid(errs); err != nil {
 		return err
 	}
 	q.Status = r.decide(ctx, subject(&q.Spec), q.Spec.ResourceAttributes, q.Spec.NonResourceAttributes)
@@ -140,7 +140,7 @@ func (r *reviews) localAccess(ctx context.Context, q *authorizationv1.LocalSubje
 
 func (r *reviews) selfAccess(ctx context.Context, q *authorizationv1.SelfSubjectAccessReview) error {
 	errs := validateAttributes(q.Spec.ResourceAttributes, q.Spec.NonResourceAttributes)
-	if err := invalid("SelfSubjectAccessReview", append(errs, noMetadata(q.ObjectMeta, false)...)); err != nil {
+	if err := invalid(append(errs, noMetadata(q.ObjectMeta, false)...)); err != nil {
 		return err
 	}
 	q.Status = r.decide(ctx, request.From(ctx).User, q.Spec.ResourceAttributes, q.Spec.NonResourceAttributes)
@@ -152,7 +152,7 @@ func (r *reviews) rules(ctx context.Context, q *authorizationv1.SelfSubjectRules
 		return apierrors.NewBadRequest("no namespace on request")
 	}
 	resource, other, incomplete, err := r.authz.RulesFor(ctx, request.From(ctx).User, q.Spec.Namespace)
-	q.Spec = authorizationv1.SelfSubjectRulesReviewSpec{}
+	q.Spec, q.ManagedFields = authorizationv1.SelfSubjectRulesReviewSpec{}, nil
 	q.Status = authorizationv1.SubjectRulesReviewStatus{Incomplete: incomplete,
 		ResourceRules:    make([]authorizationv1.ResourceRule, 0, len(resource)),
 		NonResourceRules: make([]authorizationv1.NonResourceRule, 0, len(other))}
@@ -186,9 +186,10 @@ func (r *reviews) issue(ctx context.Context, parent api.Object, obj runtime.Obje
 	return out, nil
 }
 
-func invalid(kind string, errs field.ErrorList) error {
+// invalid names no kind, as upstream does here.
+func invalid(errs field.ErrorList) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: kind}, "", errs)
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName}, "", errs)
 }

@@ -37,19 +37,23 @@ type compaction struct {
 func (s *Store) maintain(ctx context.Context, interval time.Duration) {
 	t := time.NewTicker(interval)
 	defer t.Stop()
+	age := time.NewTicker(maxEventAge / 2)
+	defer age.Stop()
 	c := compaction{store: s}
 	var next time.Time // no reclaiming before
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-t.C:
+		case now := <-age.C:
 			s.age(now)
+		case <-t.C:
+			s.Forget()
 			if err := c.step(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("etcd cannot be compacted", "err", err)
 			}
 			if s.member != nil {
-				s.member.defragment(s)
+				s.member.defragment(ctx, s)
 			}
 		case <-s.full:
 			if s.member == nil || time.Now().Before(next) {
@@ -66,7 +70,6 @@ func (s *Store) maintain(ctx context.Context, interval time.Duration) {
 
 // age lets the cache forget the events that are too old.
 func (s *Store) age(now time.Time) {
-	s.kept.Clear() // what is still asked for is made again
 	for _, k := range s.state.Load().kinds {
 		if k != nil {
 			k.history.age(now)
@@ -108,13 +111,17 @@ func (s *Store) compactTo(ctx context.Context, rev int64) error {
 }
 
 // defragment writes the database file anew when most of it is free.
-func (m *member) defragment(s *Store) {
+func (m *member) defragment(ctx context.Context, s *Store) {
 	b := m.etcd.Server.Backend()
 	if size, used := b.Size(), b.SizeInUse(); size < defragmentFrom || used > size/2 {
 		return
 	}
 	if !m.alone {
-		time.Sleep(rand.N(time.Second)) // so that members do not stand still at the same time
+		select {
+		case <-time.After(rand.N(time.Second)): // so that members do not stand still at the same time
+		case <-ctx.Done():
+			return
+		}
 	}
 	if err := b.Defrag(); err != nil {
 		s.log.Warn("etcd cannot be defragmented", "err", err)

@@ -82,8 +82,9 @@ type Store struct {
 	rounds    rounds
 	reads     flight // of the current revision, with an external cluster
 
-	stop  context.CancelFunc
-	group sync.WaitGroup
+	stop    context.CancelFunc
+	closing <-chan struct{} // closed by stop
+	group   sync.WaitGroup
 
 	// feeding is held while the cache changes: by the feed for each batch, and by Register.
 	feeding sync.Mutex
@@ -91,6 +92,7 @@ type Store struct {
 	waiters waiters
 
 	kept        *store.Budget
+	interner    *interner
 	metrics     metrics
 	undecodable atomic.Int64
 	seals       seal.Set
@@ -103,7 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{log: cfg.Log, kept: store.NewBudget(maxKept), full: make(chan struct{}, 1), metrics: newMetrics()}
+	s := &Store{log: cfg.Log, kept: store.NewBudget(maxKept), interner: newInterner(), full: make(chan struct{}, 1), metrics: newMetrics()}
 	var err error
 	if len(cfg.Endpoints) == 0 {
 		if s.member, err = startMember(ctx, cfg); err != nil {
@@ -122,16 +124,17 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Prefix != root || cfg.Transform != nil {
 		translate(s.client, cfg.Prefix, cfg.Transform)
 	}
-	s.leases.client = s.client
+	s.leases.store = s
+	run, stop := context.WithCancel(context.Background())
+	s.stop, s.closing = stop, run.Done()
 	rev, err := s.Revision(ctx)
 	if err != nil {
+		stop()
 		s.close()
 		return nil, fmt.Errorf("etcd does not answer: %w", err)
 	}
 	s.state.Store(&state{rev: rev, prefixes: map[string]int{}})
 
-	run, stop := context.WithCancel(context.Background())
-	s.stop = stop
 	s.group.Go(func() { s.feed(run) })
 	if cfg.CompactEvery > 0 {
 		s.group.Go(func() { s.maintain(run, cfg.CompactEvery) })
@@ -168,6 +171,9 @@ func (s *Store) close() error {
 }
 
 var errClosed = errors.New("the store is closed")
+
+// Forget lets go of what is made again when somebody asks for it: the bytes kept beside the objects.
+func (s *Store) Forget() { s.kept.Clear() }
 
 // Undecodable is how many values have been skipped because their codec could not read them.
 func (s *Store) Undecodable() int64 { return s.undecodable.Load() }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/skiff-sh/skiff/api/builtin"
 	apicodec "github.com/skiff-sh/skiff/api/codec"
+	"github.com/skiff-sh/skiff/internal/etcdtest"
 	"github.com/skiff-sh/skiff/store"
 	"github.com/skiff-sh/skiff/store/storetest"
 )
@@ -89,59 +91,56 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestRefill takes the events of some writes away from the feed, as a compaction during a lost connection would.
+// TestRefill takes the events of some writes away from the feed, as a compaction during a lost connection would: watches end,
+// because they would miss something, and the cache is right again.
 func TestRefill(t *testing.T) {
 	ctx := t.Context()
 	s := open(t)
 	if err := s.Register(ctx, storetest.Prefix, storetest.Codec{}); err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Watch(ctx, storetest.Prefix, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
 	key := func(name string) string { return storetest.Prefix + "ns/" + name }
-	made := map[string]*store.Entry{}
+	var before *store.Entry
 	for _, name := range []string{"changed", "deleted", "same"} {
-		if made[name], err = s.Create(ctx, key(name), storetest.Object("ns", name, "1"), 0); err != nil {
+		var err error
+		if before, err = s.Create(ctx, key(name), storetest.Object("ns", name, "1"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for n := 0; n < 3; {
-		events, _, err := w.Next(ctx)
+	watches := map[string]store.Watch{}
+	for what, only := range map[string][]store.Only{"of all": nil, "of one value": {onNode("")}} {
+		w, err := s.Watch(ctx, storetest.Prefix, before.Rev, only...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		n += len(events)
+		defer w.Close()
+		watches[what] = w
 	}
 	s.stop() // the feed ends; the member goes on
 	s.group.Wait()
 	value, _ := storetest.Codec{}.Encode(storetest.Object("ns", "changed", "2"))
-	if _, err := s.client.Put(ctx, key("changed"), string(value)); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"changed", "new"} {
+		if _, err := s.client.Put(ctx, key(name), string(value)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.client.Delete(ctx, key("deleted")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.client.Put(ctx, key("new"), string(value)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.refill(ctx); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for len(got) < 3 {
-		events, _, err := w.Next(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range events {
-			got = append(got, fmt.Sprintf("%d %s", e.Type, e.Entry.Key[len(storetest.Prefix):]))
+	for what, w := range watches {
+		if events, _, err := w.Next(ctx); !errors.Is(err, store.ErrCompacted) {
+			t.Errorf("the watch %s goes on: %v, %v", what, events, err)
 		}
 	}
-	if want := fmt.Sprint([]string{"1 ns/changed", "0 ns/new", "2 ns/deleted"}); fmt.Sprint(got) != want {
-		t.Errorf("told %v, want %v", got, want)
+	var got []string
+	for e := range s.Snapshot("").Scan(storetest.Prefix, "") {
+		got = append(got, e.Key[len(storetest.Prefix):]+"="+storetest.Said(e))
+	}
+	if want := []string{"ns/changed=2", "ns/new=2", "ns/same=1"}; !slices.Equal(got, want) {
+		t.Errorf("there is %v, want %v", got, want)
 	}
 	rev, err := s.Revision(ctx)
 	if err != nil {
@@ -149,6 +148,12 @@ func TestRefill(t *testing.T) {
 	}
 	if got := s.Snapshot("").Revision(); got != rev {
 		t.Errorf("the cache is at %d, etcd at %d", got, rev)
+	}
+	if _, err := s.Watch(ctx, storetest.Prefix, rev-1); !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("a watch from before: %v", err)
+	}
+	if _, err := s.Watch(ctx, storetest.Prefix, rev); err != nil {
+		t.Errorf("a watch from now on: %v", err)
 	}
 }
 
@@ -369,7 +374,7 @@ func TestNoSpace(t *testing.T) {
 // TestCompactionIsAgreed: of two servers on one etcd, one compacts in each interval, to the revision of the last.
 func TestCompactionIsAgreed(t *testing.T) {
 	ctx := t.Context()
-	addr := serveEtcd(t)
+	addr := etcdtest.Serve(t)
 	open := func() *Store {
 		s, err := Open(ctx, Config{Endpoints: []string{addr}, CompactEvery: -1})
 		if err != nil {

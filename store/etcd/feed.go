@@ -151,12 +151,13 @@ func (s *Store) decode(k *kind, kv *mvccpb.KeyValue) *store.Entry {
 		s.log.Error("a stored object cannot be read and is left out", "key", string(kv.Key), "revision", kv.ModRevision, "err", err)
 		return nil
 	}
+	s.interner.intern(obj)
 	s.seals.Add(obj)
 	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj, Budget: s.kept}
 }
 
 // feed follows etcd until ctx ends. A watch that breaks is taken up again where it was; if etcd has forgotten that, the
-// cache is read anew and the differences are told as events.
+// cache is read anew.
 func (s *Store) feed(ctx context.Context) {
 	for backoff := 50 * time.Millisecond; ctx.Err() == nil; backoff = min(2*backoff, 5*time.Second) {
 		started := time.Now()
@@ -220,7 +221,8 @@ func (s *Store) apply(events []*clientv3.Event) {
 	b.publish(rev)
 }
 
-// refill reads every registered prefix at etcd's revision and tells the differences as events of that revision's state.
+// refill reads every registered prefix at etcd's revision. What happened since the last event nobody knows any more, so all
+// watches end with ErrCompacted.
 func (s *Store) refill(ctx context.Context) error {
 	s.feeding.Lock()
 	defer s.feeding.Unlock()
@@ -229,44 +231,19 @@ func (s *Store) refill(ctx context.Context) error {
 		return err
 	}
 	st := s.state.Load()
-	fresh := make([]*tree, len(st.kinds))
-	for p, k := range st.kinds {
-		if fresh[p], err = s.load(ctx, k, rev); err != nil {
+	next := &state{rev: rev, prefixes: st.prefixes, kinds: make([]*kind, len(st.kinds)), trees: make([]*tree, len(st.kinds))}
+	for p, old := range st.kinds {
+		k := &kind{prefix: old.prefix, codec: old.codec, history: newHistory(rev), timing: old.timing}
+		if k.work, err = s.load(ctx, k, rev); err != nil {
 			return err
 		}
+		next.kinds[p], next.trees[p] = k, k.work.Clone()
 	}
-	b := batch{store: s, state: st, now: time.Now()}
-	for p, k := range st.kinds {
-		for _, d := range differences(k.work, fresh[p]) {
-			if d.Type == store.Deleted {
-				// When it was deleted nobody knows any more; it was not later than rev.
-				b.remove(p, d.Entry.Key, rev)
-			} else {
-				b.put(p, d.Entry, 1024)
-			}
-		}
+	s.publish(next)
+	for _, old := range st.kinds {
+		old.history.close(store.ErrCompacted)
 	}
-	b.publish(rev)
 	return nil
-}
-
-// differences are the entries to remove and to put that lead from one tree to another, the puts in revision order.
-func differences(old, fresh *tree) []*store.Event {
-	var out []*store.Event
-	fresh.Ascend(func(e *store.Entry) bool {
-		if was, ok := old.Get(e); !ok || was.Rev != e.Rev {
-			out = append(out, &store.Event{Type: store.Updated, Entry: e})
-		}
-		return true
-	})
-	slices.SortFunc(out, func(a, b *store.Event) int { return int(a.Entry.Rev - b.Entry.Rev) })
-	old.Ascend(func(e *store.Entry) bool {
-		if _, ok := fresh.Get(e); !ok {
-			out = append(out, &store.Event{Type: store.Deleted, Entry: e})
-		}
-		return true
-	})
-	return out
 }
 
 // batch collects changes and publishes them together.

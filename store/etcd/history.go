@@ -152,17 +152,51 @@ func (h *history) after(rev int64) int {
 	return h.first + sort.Search(len(live), func(i int) bool { return live[i].Entry.Rev > rev })
 }
 
-// watcher reads one history from a revision on.
-type watcher struct {
+// cursor is what all watches of a history have: where they are in it.
+type cursor struct {
 	store   *Store
 	history *history
 	prefix  string
-	folder  string // of prefix, up to its last slash
-	rev     int64  // everything up to here was delivered
-	sleep   *sleep // entered when there was nothing left to deliver
-	buf     []*store.Event
+	rev     int64          // everything up to here was delivered, or is about to be
+	buf     []*store.Event // of the caller
 	closed  chan struct{}
 	once    sync.Once
+}
+
+func (s *Store) cursor(h *history, prefix string, rev int64) cursor {
+	return cursor{store: s, history: h, prefix: prefix, rev: rev, closed: make(chan struct{})}
+}
+
+func (c *cursor) Close() { c.once.Do(func() { close(c.closed) }) }
+
+// next waits for events. read returns the next ones, or the channel that is closed when there may be some. When ctx ends
+// first, next returns its error and still the revision up to which there are none: advance moves it on.
+func (c *cursor) next(ctx context.Context, read func() ([]*store.Event, <-chan struct{}, error), advance func()) ([]*store.Event, int64, error) {
+	for {
+		events, news, err := read()
+		if len(events) > 0 || err != nil {
+			return events, c.rev, err
+		}
+		select {
+		case <-news:
+		case <-c.closed:
+			return nil, c.rev, errClosed
+		case <-ctx.Done():
+			advance()
+			return nil, c.rev, ctx.Err()
+		}
+	}
+}
+
+func (c *cursor) tooSlow() error {
+	return fmt.Errorf("the watch of %s at revision %d is too slow: %w", c.prefix, c.rev, store.ErrCompacted)
+}
+
+// watcher reads all of one history that is under a prefix.
+type watcher struct {
+	cursor
+	folder string // of prefix, up to its last slash
+	sleep  *sleep // entered when there was nothing left to deliver
 }
 
 // Watch delivers all events under prefix after rev.
@@ -193,27 +227,12 @@ func (s *Store) Watch(ctx context.Context, prefix string, rev int64, only ...sto
 	if rev < since {
 		return nil, fmt.Errorf("watch %s from revision %d, known since %d: %w", prefix, rev, since, store.ErrCompacted)
 	}
-	return &watcher{store: s, history: k.history, prefix: prefix, folder: prefix[:strings.LastIndexByte(prefix, '/')+1], rev: rev, closed: make(chan struct{})}, nil
+	return &watcher{cursor: s.cursor(k.history, prefix, rev), folder: prefix[:strings.LastIndexByte(prefix, '/')+1]}, nil
 }
 
-func (w *watcher) Close() { w.once.Do(func() { close(w.closed) }) }
-
-// Next waits for events. When ctx ends first, it returns ctx's error and still the revision up to which there are none.
-func (w *watcher) Next(ctx context.Context) (events []*store.Event, rev int64, err error) {
-	for {
-		events, news, err := w.read()
-		if len(events) > 0 || err != nil {
-			return events, w.rev, err
-		}
-		select {
-		case <-news:
-		case <-w.closed:
-			return nil, w.rev, errClosed
-		case <-ctx.Done():
-			w.advance()
-			return nil, w.rev, ctx.Err()
-		}
-	}
+// Next waits for events.
+func (w *watcher) Next(ctx context.Context) ([]*store.Event, int64, error) {
+	return w.next(ctx, w.read, w.advance)
 }
 
 // advance moves the revision on where there is nothing to tell.
@@ -246,7 +265,6 @@ func (w *watcher) wakeUp() {
 	}
 }
 
-// read returns the next events, or the channel that is closed when there may be some.
 func (w *watcher) read() ([]*store.Event, <-chan struct{}, error) {
 	current := w.store.state.Load().rev
 	h := w.history
@@ -257,7 +275,7 @@ func (w *watcher) read() ([]*store.Event, <-chan struct{}, error) {
 	}
 	w.wakeUp()
 	if w.rev < h.since {
-		return nil, nil, fmt.Errorf("the watch of %s at revision %d is too slow: %w", w.prefix, w.rev, store.ErrCompacted)
+		return nil, nil, w.tooSlow()
 	}
 	w.buf = w.buf[:0]
 	for i := h.after(w.rev); i < len(h.events); i++ {

@@ -38,8 +38,9 @@ func startMember(ctx context.Context, cfg Config) (*member, error) {
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.ListenPeerUrls, c.ListenClientUrls = nil, nil
 	c.AutoCompactionMode, c.AutoCompactionRetention = "periodic", "0" // off: see compactEvery
-	// The raft log is kept in memory between snapshots; a single member needs none of it to catch others up.
-	c.SnapshotCount, c.SnapshotCatchUpEntries = 2000, 100
+	// The last entries of the raft log are kept in memory. A single member has nobody to catch up, but who stands for election
+	// looks through what raft has not noted as applied yet, at most all since the last snapshot: that must not be cut off.
+	c.SnapshotCount, c.SnapshotCatchUpEntries = 2000, 2200
 	if cfg.Peers == nil {
 		c.TickMs = 250 // nobody waits for its heartbeats, and each tick is a wake-up
 	}
@@ -84,8 +85,7 @@ func startMember(ctx context.Context, cfg Config) (*member, error) {
 const quiet = 150 * time.Millisecond
 
 // elect makes a single member its own leader as soon as it has applied its log. By itself it would wait for five to nine
-// ticks whether there is another. Not earlier: standing for election, raft looks through the log for members that come and
-// go, and must not find it being cut off by a snapshot.
+// ticks whether there is another. Earlier would be in vain: raft lets nobody stand who may not know all members yet.
 func elect(ctx context.Context, s *etcdserver.EtcdServer) {
 	look := time.NewTicker(2 * time.Millisecond)
 	defer look.Stop()
@@ -111,16 +111,6 @@ func elect(ctx context.Context, s *etcdserver.EtcdServer) {
 }
 
 func (m *member) close() { m.etcd.Close() }
-
-// revision is the current one. A single member has applied it; one of several asks the others how far they are.
-func (m *member) revision(ctx context.Context) (int64, error) {
-	if !m.alone {
-		if err := m.etcd.Server.LinearizableReadNotify(ctx); err != nil {
-			return 0, err
-		}
-	}
-	return m.etcd.Server.KV().Rev(), nil
-}
 
 // slogCore hands etcd's warnings and errors on. Its other messages are of no use to an operator of Skiff.
 type slogCore struct{ log *slog.Logger }

@@ -23,22 +23,16 @@ type field struct {
 
 // topicWatcher is one watch of one value. What is not constant is guarded by its history.
 type topicWatcher struct {
-	store   *Store
-	history *history
-	prefix  string
+	cursor
 	only    store.Only
-
-	rev     int64 // everything up to here was delivered or is pending
 	pending []*store.Event
-	buf     []*store.Event // of the caller
-	lost    bool           // it was too slow
-	closed  bool
+	lost    bool          // it was too slow
 	news    chan struct{} // while it sleeps
 }
 
 // follow starts a watch of one value after rev, which is known.
 func (h *history) follow(s *Store, prefix string, rev int64, only store.Only) (*topicWatcher, error) {
-	w := &topicWatcher{store: s, history: h, prefix: prefix, only: only, rev: rev}
+	w := &topicWatcher{cursor: s.cursor(h, prefix, rev), only: only}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if rev < h.since {
@@ -115,15 +109,14 @@ func (w *topicWatcher) wake() {
 }
 
 // Close ends the watch.
-func (w *topicWatcher) Close() {
+func (w *topicWatcher) Close() { w.once.Do(w.leave) }
+
+// leave takes the watch out of its topic.
+func (w *topicWatcher) leave() {
+	close(w.closed)
 	h := w.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if w.closed {
-		return
-	}
-	w.closed = true
-	w.wake()
 	f := h.fields[w.only.Field]
 	if f == nil {
 		return
@@ -137,20 +130,9 @@ func (w *topicWatcher) Close() {
 	}
 }
 
-// Next waits for events. When ctx ends first, it returns ctx's error and still the revision up to which there are none.
-func (w *topicWatcher) Next(ctx context.Context) (events []*store.Event, rev int64, err error) {
-	for {
-		events, news, err := w.read()
-		if len(events) > 0 || err != nil {
-			return events, w.rev, err
-		}
-		select {
-		case <-news:
-		case <-ctx.Done():
-			w.advance()
-			return nil, w.rev, ctx.Err()
-		}
-	}
+// Next waits for events.
+func (w *topicWatcher) Next(ctx context.Context) ([]*store.Event, int64, error) {
+	return w.next(ctx, w.read, w.advance)
 }
 
 // advance moves the revision on where there is nothing to tell.
@@ -163,19 +145,16 @@ func (w *topicWatcher) advance() {
 	}
 }
 
-// read returns the next events, or the channel that is closed when there may be some.
 func (w *topicWatcher) read() ([]*store.Event, <-chan struct{}, error) {
 	current := w.store.state.Load().rev // before the look at what is pending, which then has all up to it
 	h := w.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case w.closed:
-		return nil, nil, errClosed
 	case h.err != nil:
 		return nil, nil, h.err
 	case w.lost:
-		return nil, nil, fmt.Errorf("the watch of %s at revision %d is too slow: %w", w.prefix, w.rev, store.ErrCompacted)
+		return nil, nil, w.tooSlow()
 	}
 	if n := len(w.pending); n > 0 {
 		w.rev = max(current, w.pending[n-1].Entry.Rev)

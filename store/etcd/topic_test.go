@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/store"
 	"github.com/skiff-sh/skiff/store/storetest"
@@ -137,12 +139,120 @@ func TestOnlySleeps(t *testing.T) {
 
 // TestOnlyTooSlow cuts off who does not read.
 func TestOnlyTooSlow(t *testing.T) {
-	w := &topicWatcher{store: open(t), history: newHistory(0)}
+	s := open(t)
+	w := &topicWatcher{cursor: s.cursor(newHistory(0), "/", 0)}
 	e := &store.Event{Entry: &store.Entry{Key: "/k", Object: storetest.Object("ns", "x", "1")}}
 	for range maxPending + 1 {
 		w.tell(e)
 	}
 	if _, _, err := w.Next(t.Context()); !errors.Is(err, store.ErrCompacted) {
 		t.Error(err)
+	}
+}
+
+// followNodes starts a watch of each of n nodes' objects, and lets all of them fall asleep.
+func followNodes(t testing.TB, s *Store, n int) (asleep []<-chan struct{}) {
+	t.Helper()
+	for i := range n {
+		w, err := s.Watch(t.Context(), storetest.Prefix, 0, onNode(fmt.Sprintf("n%d", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.Close)
+		_, news, err := w.(*topicWatcher).read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asleep = append(asleep, news)
+	}
+	return asleep
+}
+
+func awake(asleep []<-chan struct{}) (out []int) {
+	for i, news := range asleep {
+		select {
+		case <-news:
+			out = append(out, i)
+		default:
+		}
+	}
+	return out
+}
+
+// TestTenThousandNodes: of ten thousand agents that each watch their own node's pods, a change of a pod wakes the one whom
+// it concerns, and one that moves wakes two.
+func TestTenThousandNodes(t *testing.T) {
+	ctx, s := t.Context(), open(t)
+	if err := s.Register(ctx, storetest.Prefix, storetest.Codec{}); err != nil {
+		t.Fatal(err)
+	}
+	asleep := followNodes(t, s, 10_000)
+	obj := storetest.Object("ns", "x", "1")
+	on := func(node string) *corev1.ConfigMap {
+		next := obj.DeepCopy()
+		next.SetLabels(map[string]string{"node": node})
+		return next
+	}
+	e, err := s.Create(ctx, storetest.Prefix+"ns/x", on(""), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := awake(asleep); len(got) > 0 {
+		t.Errorf("nobody's pod wakes %v", got)
+	}
+	for _, node := range []string{"n7", "n9999"} {
+		if e, err = s.Update(ctx, e.Key, e.Rev, on(node), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := awake(asleep); !slices.Equal(got, []int{7, 9999}) {
+		t.Errorf("the pod of two nodes, one after the other, wakes %v", got)
+	}
+}
+
+// BenchmarkOtherNodes writes objects of no node, with many watches of nodes' objects and with none: the difference is what they cost.
+func BenchmarkOtherNodes(b *testing.B) {
+	for _, n := range []int{0, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := open(b)
+			if err := s.Register(b.Context(), storetest.Prefix, storetest.Codec{}); err != nil {
+				b.Fatal(err)
+			}
+			asleep := followNodes(b, s, n)
+			e, err := s.Create(b.Context(), storetest.Prefix+"ns/x", storetest.Object("ns", "x", "1"), 0)
+			for i := 0; b.Loop() && err == nil; i++ {
+				e, err = s.Update(b.Context(), e.Key, e.Rev, storetest.Object("ns", "x", fmt.Sprint(i)), 0)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			if got := awake(asleep); len(got) > 0 {
+				b.Errorf("%d watches were woken", len(got))
+			}
+		})
+	}
+}
+
+// BenchmarkConcern is what an event costs in the history alone: with a watch of each of so many nodes.
+func BenchmarkConcern(b *testing.B) {
+	for _, n := range []int{0, 1, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			h := newHistory(0)
+			s := &Store{}
+			s.state.Store(&state{})
+			for i := range n {
+				if _, err := h.follow(s, "/", 0, onNode(fmt.Sprintf("n%d", i))); err != nil {
+					b.Fatal(err)
+				}
+			}
+			e := &store.Event{Entry: &store.Entry{Key: "/k", Object: storetest.Object("ns", "x", "1")}}
+			now := time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				e.Entry.Rev++
+				h.add(e, 100, now)
+				h.wake(e.Entry.Key, e.Entry.Rev)
+			}
+		})
 	}
 }

@@ -26,6 +26,25 @@ func translate(c *clientv3.Client, prefix string, transform func(key string) val
 	c.Watcher = translatedWatch{c.Watcher, t}
 }
 
+// Stale asks etcd, where values are encrypted; elsewhere none is stale.
+func (s *Store) Stale(ctx context.Context, key string) (bool, error) {
+	t, ok := s.client.KV.(translated)
+	if !ok {
+		return false, nil
+	}
+	f := t.transform(key)
+	if f == nil {
+		return false, nil
+	}
+	theirs := t.key([]byte(key))
+	resp, err := t.KV.Get(ctx, string(theirs))
+	if err != nil || len(resp.Kvs) == 0 {
+		return false, wrap(err)
+	}
+	_, stale, err := f.TransformFromStorage(ctx, resp.Kvs[0].Value, value.DefaultContext(theirs))
+	return stale, err
+}
+
 type translated struct {
 	clientv3.KV
 	prefix    []byte

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -49,16 +48,18 @@ func (s *Store) put(ctx context.Context, key string, rev int64, obj api.Object, 
 		}
 		opts = append(opts, clientv3.WithLease(id))
 	}
-	resp, err := s.swap(ctx, k, key, rev, clientv3.OpPut(key, string(value), opts...))
+	op := clientv3.OpPut(key, "", opts...)
+	op.WithValueBytes(value) // which OpPut would copy
+	done, err := s.swap(ctx, k, key, rev, op)
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.written(ctx, k, key, resp.Header.Revision)
+	e, err := s.written(ctx, k, key, done)
 	if err != nil || e != nil {
 		return e, err
 	}
 	// The event is no longer known: make the entry from what was written.
-	if e = s.decode(k, &mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: resp.Header.Revision}); e == nil {
+	if e = s.decode(k, &mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: done}); e == nil {
 		return nil, fmt.Errorf("%s was written, but cannot be read back", key)
 	}
 	return e, nil
@@ -70,27 +71,24 @@ func (s *Store) Delete(ctx context.Context, key string, rev int64) (*store.Entry
 		return nil, fmt.Errorf("%s is under no registered prefix", key)
 	}
 	before, _ := s.state.Load().Get(key)
-	resp, err := s.swap(ctx, k, key, rev, clientv3.OpDelete(key))
+	done, err := s.swap(ctx, k, key, rev, clientv3.OpDelete(key))
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.written(ctx, k, key, resp.Header.Revision)
+	e, err := s.written(ctx, k, key, done)
 	if err != nil || e != nil {
 		return e, err
 	}
 	if before == nil || before.Rev != rev {
 		return nil, fmt.Errorf("%s was deleted, but its last state is not known", key)
 	}
-	return &store.Entry{Key: key, Rev: resp.Header.Revision, Object: withRevision(before.Object, resp.Header.Revision)}, nil
+	return &store.Entry{Key: key, Rev: done, Object: withRevision(before.Object, done)}, nil
 }
 
-// swap does op if the key is at rev (0: does not exist), else returns a *Conflict.
-func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op clientv3.Op) (*clientv3.TxnResponse, error) {
+// swap does op if the key is at rev (0: does not exist) and returns its revision, else a *Conflict.
+func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op clientv3.Op) (int64, error) {
 	start := time.Now()
-	s.rounds.enter(ctx)
-	defer s.rounds.leave()
-	resp, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).
-		Then(op).Else(clientv3.OpGet(key)).Commit()
+	done, found, err := s.compareAndSwap(ctx, key, rev, op)
 	what := opUpdate
 	switch {
 	case op.IsDelete():
@@ -103,27 +101,23 @@ func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op cli
 		if errors.Is(err, store.ErrNoSpace) {
 			s.refused()
 		}
-		return nil, fmt.Errorf("write %s: %w", key, err)
+		return 0, fmt.Errorf("write %s: %w", key, err)
 	}
-	if resp.Succeeded {
-		return resp, nil
+	if found == nil {
+		return done, nil
 	}
 	conflict := &store.Conflict{Key: key, Want: rev}
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		conflict.Current = s.known(k, kvs[0])
+	since := found.Header.Revision
+	if len(found.Kvs) > 0 {
+		if conflict.Current = s.known(k, found.Kvs[0]); conflict.Current != nil {
+			since = conflict.Current.Rev
+		}
 	}
 	// Whoever reads after a conflict sees what it was with.
-	if err := s.WaitFor(ctx, current(resp.Header, conflict)); err != nil {
-		return nil, err
+	if err := s.WaitFor(ctx, since); err != nil {
+		return 0, err
 	}
-	return nil, conflict
-}
-
-func current(h *pb.ResponseHeader, c *store.Conflict) int64 {
-	if c.Current != nil {
-		return c.Current.Rev
-	}
-	return h.Revision
+	return 0, conflict
 }
 
 // known is the cache's entry for a key-value pair, or a decoded one.
@@ -169,18 +163,26 @@ func (s *Store) At(ctx context.Context, prefix, from string, rev int64, limit in
 	return entries, remaining, err
 }
 
-// Revision is etcd's current revision.
+// Revision is etcd's current revision. A single member has applied it; one of several asks the others how far they are.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
-	if s.member != nil {
-		return s.member.revision(ctx)
-	}
-	return s.reads.do(ctx, func(ctx context.Context) (int64, error) {
-		resp, err := s.client.Get(ctx, "/registry/health", clientv3.WithCountOnly())
-		if err != nil {
-			return 0, wrap(err)
+	switch {
+	case s.member == nil:
+		return s.reads.do(ctx, func(ctx context.Context) (rev int64, err error) {
+			_, err = s.insist(ctx, func(ctx context.Context) error {
+				resp, err := s.client.Get(ctx, "/registry/health", clientv3.WithCountOnly())
+				if err == nil {
+					rev = resp.Header.Revision
+				}
+				return err
+			})
+			return rev, wrap(err)
+		})
+	case !s.member.alone:
+		if _, err := s.insist(ctx, s.member.etcd.Server.LinearizableReadNotify); err != nil {
+			return 0, err
 		}
-		return resp.Header.Revision, nil
-	})
+	}
+	return s.member.etcd.Server.KV().Rev(), nil
 }
 
 // Compact drops history before rev from etcd.
@@ -194,9 +196,9 @@ func (s *Store) Compact(ctx context.Context, rev int64) error {
 
 // leases hands out leases that many keys share, because a lease costs etcd more than a key.
 type leases struct {
-	client *clientv3.Client
-	mu     sync.Mutex
-	byTTL  map[int64]*lease
+	store *Store
+	mu    sync.Mutex
+	byTTL map[int64]*lease
 }
 
 type lease struct {
@@ -219,7 +221,11 @@ func (l *leases) get(ctx context.Context, ttl int64) (clientv3.LeaseID, error) {
 		return x.id, nil
 	}
 	reuse := min(leaseReuse, time.Duration(ttl)*time.Second/20) // short TTLs stay exact
-	resp, err := l.client.Grant(ctx, ttl+int64(reuse/time.Second))
+	var resp *clientv3.LeaseGrantResponse
+	_, err := l.store.insist(ctx, func(ctx context.Context) (err error) {
+		resp, err = l.store.client.Grant(ctx, ttl+int64(reuse/time.Second))
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -106,10 +106,13 @@ func loadBusybox(dir string) error {
 
 // The stories of the first test run side by side; the last three stop and remove what the others need.
 
-func TestStories(t *testing.T) { tell(t, "testdata/*.txtar") }
-func TestCrash(t *testing.T)   { tell(t, "testdata/last/crash.txtar") }
-func TestNodes(t *testing.T)   { tell(t, "testdata/last/nodes.txtar") }
-func TestPurge(t *testing.T)   { tell(t, "testdata/last/purge.txtar") }
+func TestStories(t *testing.T) {
+	t.Run("servers", func(t *testing.T) { t.Parallel(); servers(t) })
+	tell(t, "testdata/*.txtar")
+}
+func TestCrash(t *testing.T) { tell(t, "testdata/last/crash.txtar") }
+func TestNodes(t *testing.T) { tell(t, "testdata/last/nodes.txtar") }
+func TestPurge(t *testing.T) { tell(t, "testdata/last/purge.txtar") }
 
 func tell(t *testing.T, pattern string) {
 	files, err := filepath.Glob(pattern)

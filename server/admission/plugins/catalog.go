@@ -8,6 +8,7 @@ import (
 	"github.com/skiff-sh/skiff/server/admission"
 	"github.com/skiff-sh/skiff/server/admission/policy"
 	"github.com/skiff-sh/skiff/server/admission/webhook"
+	"github.com/skiff-sh/skiff/server/internal/callout"
 )
 
 // entry is one plugin that upstream knows by name.
@@ -15,6 +16,8 @@ type entry struct {
 	name string
 	on   bool // unless it is disabled
 	make func(Deps) admission.Plugin
+	// configure makes a plugin that can be told something; b is nil when nothing is.
+	configure func(d Deps, b []byte) (admission.Plugin, error)
 }
 
 // idle plugins are about kinds that are served by no GA version: there is nothing for them to do.
@@ -22,55 +25,84 @@ func idle(Deps) admission.Plugin { return nil }
 
 // catalog is all plugins in upstream's order. NodeRestriction is on as in every cluster that kubeadm makes.
 func catalog() []entry {
-	hooks := func(d Deps) webhook.Config {
-		return webhook.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer, Metrics: d.Metrics, Log: d.Log}
-	}
 	policies := func(d Deps) policy.Config {
 		return policy.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer, Types: d.Types, Metrics: d.Metrics}
 	}
 	return []entry{
-		{"AlwaysAdmit", false, idle},
-		{"NamespaceAutoProvision", false, nil},
-		{"NamespaceLifecycle", true, func(d Deps) admission.Plugin { return &namespaceLifecycle{d.Store} }},
-		{"NamespaceExists", false, func(d Deps) admission.Plugin { return &namespaceExists{d.Store} }},
-		{"LimitPodHardAntiAffinityTopology", false, func(Deps) admission.Plugin { return hardAntiAffinity{} }},
-		{"LimitRanger", true, func(d Deps) admission.Plugin { return &limitRanger{d.Store} }},
-		{"ServiceAccount", true, func(d Deps) admission.Plugin { return &serviceAccount{d.Store} }},
-		{"NodeRestriction", true, func(d Deps) admission.Plugin { return &nodeRestriction{d.Store, d.Authorizer} }},
-		{"TaintNodesByCondition", true, func(Deps) admission.Plugin { return taintNodesByCondition{} }},
-		{"AlwaysPullImages", false, func(Deps) admission.Plugin { return alwaysPullImages{} }},
-		{"ImagePolicyWebhook", false, nil},
-		{"PodSecurity", true, func(d Deps) admission.Plugin { return newPodSecurity(d.Store) }},
-		{"PodNodeSelector", false, func(d Deps) admission.Plugin { return &podNodeSelector{d.Store} }},
-		{"Priority", true, func(d Deps) admission.Plugin { return &priority{d.Store} }},
-		{"DefaultTolerationSeconds", true, func(Deps) admission.Plugin { return defaultTolerationSeconds{} }},
-		{"PodTolerationRestriction", false, nil},
-		{"EventRateLimit", false, nil},
-		{"ExtendedResourceToleration", false, func(Deps) admission.Plugin { return extendedResourceToleration{} }},
-		{"DefaultStorageClass", true, func(d Deps) admission.Plugin { return &defaultStorageClass{d.Store} }},
-		{"StorageObjectInUseProtection", true, func(Deps) admission.Plugin { return storageProtection{} }},
-		{"PodGroupProtection", true, idle},
-		{"OwnerReferencesPermissionEnforcement", false, func(d Deps) admission.Plugin { return &ownerReferences{d.Kinds, d.Authorizer} }},
-		{"PersistentVolumeClaimResize", true, func(d Deps) admission.Plugin { return &claimResize{d.Store} }},
-		{"RuntimeClass", true, func(d Deps) admission.Plugin { return &runtimeClass{d.Store} }},
-		{"CertificateApproval", true, func(d Deps) admission.Plugin { return &certificateApproval{d.Authorizer} }},
-		{"CertificateSigning", true, func(d Deps) admission.Plugin { return &certificateSigning{d.Authorizer} }},
-		{"ClusterTrustBundleAttest", true, func(d Deps) admission.Plugin { return &trustBundleAttest{d.Authorizer} }},
-		{"CertificateSubjectRestriction", true, func(Deps) admission.Plugin { return certificateSubject{} }},
-		{"DefaultIngressClass", true, func(d Deps) admission.Plugin { return &defaultIngressClass{d.Store} }},
-		{"DenyServiceExternalIPs", false, func(Deps) admission.Plugin { return denyExternalIPs{} }},
-		{"PodTopologyLabels", true, func(d Deps) admission.Plugin { return &podTopologyLabels{d.Store} }},
-		{"PodGroupWorkloadExists", true, idle},
-		{"NodeDeclaredFeatureValidator", true, func(d Deps) admission.Plugin { return &nodeFeatures{d.Store} }},
-		{"JobValidation", true, idle},
-		{"PodResizeValidator", true, func(d Deps) admission.Plugin { return &podResize{d.Store} }},
-		{"MutatingAdmissionPolicy", true, func(d Deps) admission.Plugin { return policy.NewMutating(policies(d)) }},
-		{"MutatingAdmissionWebhook", true, func(d Deps) admission.Plugin { return webhook.NewMutating(hooks(d)) }},
-		{"ValidatingAdmissionPolicy", true, func(d Deps) admission.Plugin { return policy.NewValidating(policies(d)) }},
-		{"ValidatingAdmissionWebhook", true, func(d Deps) admission.Plugin { return webhook.NewValidating(hooks(d)) }},
-		{"ResourceQuota", true, func(d Deps) admission.Plugin { return &resourceQuota{st: d.Store, now: d.Now} }},
-		{"AlwaysDeny", false, func(Deps) admission.Plugin { return alwaysDeny{} }},
+		{"AlwaysAdmit", false, idle, nil},
+		{"NamespaceAutoProvision", false, func(d Deps) admission.Plugin { return &namespaceProvision{d.Store, d.CreateNamespace} }, nil},
+		{"NamespaceLifecycle", true, func(d Deps) admission.Plugin { return &namespaceLifecycle{d.Store} }, nil},
+		{"NamespaceExists", false, func(d Deps) admission.Plugin { return &namespaceExists{d.Store} }, nil},
+		{"LimitPodHardAntiAffinityTopology", false, func(Deps) admission.Plugin { return hardAntiAffinity{} }, nil},
+		{"LimitRanger", true, func(d Deps) admission.Plugin { return &limitRanger{d.Store} }, nil},
+		{"ServiceAccount", true, func(d Deps) admission.Plugin { return &serviceAccount{d.Store} }, nil},
+		{"NodeRestriction", true, func(d Deps) admission.Plugin { return &nodeRestriction{d.Store, d.Authorizer} }, nil},
+		{"TaintNodesByCondition", true, func(Deps) admission.Plugin { return taintNodesByCondition{} }, nil},
+		{"AlwaysPullImages", false, func(Deps) admission.Plugin { return alwaysPullImages{} }, nil},
+		{"ImagePolicyWebhook", false, nil, newImagePolicy},
+		{"PodSecurity", true, nil, newPodSecurity},
+		{"PodNodeSelector", false, nil, newPodNodeSelector},
+		{"Priority", true, func(d Deps) admission.Plugin { return &priority{d.Store} }, nil},
+		{"DefaultTolerationSeconds", true, func(d Deps) admission.Plugin { return defaultTolerationSeconds{d.TolerationSeconds} }, nil},
+		{"PodTolerationRestriction", false, nil, newPodTolerations},
+		{"EventRateLimit", false, nil, newEventRateLimit},
+		{"ExtendedResourceToleration", false, func(Deps) admission.Plugin { return extendedResourceToleration{} }, nil},
+		{"DefaultStorageClass", true, func(d Deps) admission.Plugin { return &defaultStorageClass{d.Store} }, nil},
+		{"StorageObjectInUseProtection", true, func(Deps) admission.Plugin { return storageProtection{} }, nil},
+		{"PodGroupProtection", true, idle, nil},
+		{"OwnerReferencesPermissionEnforcement", false, func(d Deps) admission.Plugin { return &ownerReferences{d.Kinds, d.Authorizer} }, nil},
+		{"PersistentVolumeClaimResize", true, func(d Deps) admission.Plugin { return &claimResize{d.Store} }, nil},
+		{"RuntimeClass", true, func(d Deps) admission.Plugin { return &runtimeClass{d.Store} }, nil},
+		{"CertificateApproval", true, func(d Deps) admission.Plugin { return &certificateApproval{d.Authorizer} }, nil},
+		{"CertificateSigning", true, func(d Deps) admission.Plugin { return &certificateSigning{d.Authorizer} }, nil},
+		{"ClusterTrustBundleAttest", true, func(d Deps) admission.Plugin { return &trustBundleAttest{d.Authorizer} }, nil},
+		{"CertificateSubjectRestriction", true, func(Deps) admission.Plugin { return certificateSubject{} }, nil},
+		{"DefaultIngressClass", true, func(d Deps) admission.Plugin { return &defaultIngressClass{d.Store} }, nil},
+		{"DenyServiceExternalIPs", false, func(Deps) admission.Plugin { return denyExternalIPs{} }, nil},
+		{"PodTopologyLabels", true, func(d Deps) admission.Plugin { return &podTopologyLabels{d.Store} }, nil},
+		{"PodGroupWorkloadExists", true, idle, nil},
+		{"NodeDeclaredFeatureValidator", true, func(d Deps) admission.Plugin { return &nodeFeatures{d.Store} }, nil},
+		{"JobValidation", true, idle, nil},
+		{"PodResizeValidator", true, func(d Deps) admission.Plugin { return &podResize{d.Store} }, nil},
+		{"MutatingAdmissionPolicy", true, func(d Deps) admission.Plugin { return policy.NewMutating(policies(d)) }, nil},
+		{"MutatingAdmissionWebhook", true, nil, newMutatingWebhooks},
+		{"ValidatingAdmissionPolicy", true, func(d Deps) admission.Plugin { return policy.NewValidating(policies(d)) }, nil},
+		{"ValidatingAdmissionWebhook", true, nil, newValidatingWebhooks},
+		{"ResourceQuota", true, nil, newResourceQuota},
+		{"AlwaysDeny", false, func(Deps) admission.Plugin { return alwaysDeny{} }, nil},
 	}
+}
+
+func (e *entry) plugin(d Deps) (admission.Plugin, error) {
+	if e.configure != nil {
+		return e.configure(d, d.Settings[e.name])
+	}
+	return e.make(d), nil
+}
+
+func newMutatingWebhooks(d Deps, b []byte) (admission.Plugin, error) {
+	c, err := d.webhooks(b)
+	if err != nil {
+		return nil, err
+	}
+	return webhook.NewMutating(c), nil
+}
+
+func newValidatingWebhooks(d Deps, b []byte) (admission.Plugin, error) {
+	c, err := d.webhooks(b)
+	if err != nil {
+		return nil, err
+	}
+	return webhook.NewValidating(c), nil
+}
+
+func (d Deps) webhooks(b []byte) (webhook.Config, error) {
+	c := webhook.Config{Store: d.Store, Kinds: d.Kinds, Authorizer: d.Authorizer, Metrics: d.Metrics, Log: d.Log}
+	file, err := credentials(b)
+	if err == nil && file != "" {
+		c.Credentials, err = callout.ReadCredentials(file)
+	}
+	return c, err
 }
 
 // firstWebhook is the plugin that the rules stand before which upstream has in its registries: they are no plugins
@@ -88,9 +120,9 @@ func Chain(d Deps) (admission.Chain, error) {
 	}
 	all := catalog()
 	if err := d.check(all); err != nil {
-		return nil, err
+		return admission.Chain{}, err
 	}
-	var c admission.Chain
+	var c []admission.Plugin
 	for _, e := range all {
 		if e.name == firstWebhook {
 			if d.Rules != nil {
@@ -101,22 +133,23 @@ func Chain(d Deps) (admission.Chain, error) {
 		if !slices.Contains(d.Enable, e.name) && (!e.on || slices.Contains(d.Disable, e.name)) {
 			continue
 		}
-		if p := e.make(d); p != nil {
+		p, err := e.plugin(d)
+		if err != nil {
+			return admission.Chain{}, fmt.Errorf("couldn't init admission plugin %q: %w", e.name, err)
+		}
+		if p != nil {
 			c = append(c, p)
 		}
 	}
-	return c, nil
+	return admission.NewChain(d.Metrics, c...), nil
 }
 
 func (d *Deps) check(all []entry) error {
 	for flag, names := range map[string][]string{"enable": d.Enable, "disable": d.Disable} {
 		for _, name := range names {
 			i := slices.IndexFunc(all, func(e entry) bool { return e.name == name })
-			switch {
-			case i < 0:
+			if i < 0 {
 				return fmt.Errorf("%s-admission-plugins plugin %q is unknown", flag, name)
-			case flag == "enable" && all[i].make == nil:
-				return fmt.Errorf("enable-admission-plugins: plugin %q is not part of this server", name)
 			}
 		}
 	}

@@ -33,7 +33,10 @@ func TestPodSecurity(t *testing.T) {
 		}
 		return ns
 	}
-	p := newPodSecurity(memstore.New(labelled("a", "enforce", "baseline"), labelled("free"), labelled("warned", "warn", "restricted")))
+	p, err := newPodSecurity(Deps{Store: memstore.New(labelled("a", "enforce", "baseline"), labelled("free"), labelled("warned", "warn", "restricted"))}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	yes := true
 	privileged := func(p *corev1.Pod) {
 		p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}

@@ -51,12 +51,12 @@ func TestPlacement(t *testing.T) {
 
 	st := memstore.New(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{nodeSelectorAnnotation: "disk=ssd"}}})
 	p := newPod()
-	expect(t, "selector", run(t, &podNodeSelector{st}, create(p)), "")
+	expect(t, "selector", run(t, &podNodeSelector{st: st}, create(p)), "")
 	if p.Spec.NodeSelector["disk"] != "ssd" {
 		t.Errorf("got %v", p.Spec.NodeSelector)
 	}
 	other := newPod(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "hdd"} })
-	expect(t, "conflict", run(t, &podNodeSelector{st}, create(other)), "pod node label selector conflicts with its namespace node label selector")
+	expect(t, "conflict", run(t, &podNodeSelector{st: st}, create(other)), "pod node label selector conflicts with its namespace node label selector")
 }
 
 func TestOwnerReferences(t *testing.T) {

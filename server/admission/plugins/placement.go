@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"strings"
+	"sigs.k8s.io/yaml"
 
 	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/server/admission"
@@ -80,10 +81,35 @@ func extended(name string) bool {
 		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) == 0
 }
 
-// podNodeSelector adds the node selector of a namespace's annotation to its pods.
-type podNodeSelector struct{ st store.Store }
+// podNodeSelector adds the node selector of a namespace's annotation to its pods. Its configuration has the selector of
+// namespaces without one, and by namespace the labels that selectors may ask for.
+type podNodeSelector struct {
+	st     store.Store
+	usual  labels.Set
+	listed map[string]labels.Set
+}
 
 const nodeSelectorAnnotation = "scheduler.alpha.kubernetes.io/node-selector"
+
+func newPodNodeSelector(d Deps, b []byte) (admission.Plugin, error) {
+	var c struct {
+		Selectors map[string]string `json:"podNodeSelectorPluginConfig"`
+	}
+	if err := yaml.Unmarshal(b, &c); err != nil {
+		return nil, err
+	}
+	p := &podNodeSelector{d.Store, nil, map[string]labels.Set{}}
+	for namespace, text := range c.Selectors {
+		set, err := labels.ConvertSelectorToLabelsMap(text)
+		if err != nil {
+			return nil, fmt.Errorf("podNodeSelectorPluginConfig: %s: %w", namespace, err)
+		}
+		if p.listed[namespace] = set; namespace == "clusterDefaultNodeSelector" {
+			p.usual = set
+		}
+	}
+	return p, nil
+}
 
 func (*podNodeSelector) Name() string { return "PodNodeSelector" }
 func (*podNodeSelector) Handles(op admission.Operation, k *api.Kind, sub string) bool {
@@ -92,15 +118,25 @@ func (*podNodeSelector) Handles(op admission.Operation, k *api.Kind, sub string)
 
 func (a *podNodeSelector) Admit(ctx context.Context, r *admission.Request) error {
 	want, err := a.check(ctx, r)
-	if err == nil && pod(r) != nil {
-		pod(r).Spec.NodeSelector = labels.Merge(want, pod(r).Spec.NodeSelector)
+	if err != nil || pod(r) == nil {
+		return err
 	}
-	return err
+	pod(r).Spec.NodeSelector = labels.Merge(want, pod(r).Spec.NodeSelector)
+	return a.Validate(ctx, r)
 }
 
 func (a *podNodeSelector) Validate(ctx context.Context, r *admission.Request) error {
-	_, err := a.check(ctx, r)
-	return err
+	if _, err := a.check(ctx, r); err != nil || pod(r) == nil {
+		return err
+	}
+	list := a.listed[r.Namespace]
+	for k, v := range pod(r).Spec.NodeSelector {
+		if got, ok := list[k]; len(list) > 0 && (!ok || got != v) {
+			return apierrors.NewForbidden(r.Kind.GroupResource(), pod(r).Name,
+				fmt.Errorf("pod node label selector labels conflict with its namespace whitelist"))
+		}
+	}
+	return nil
 }
 
 // check reads the namespace's selector and refuses pods that contradict it.
@@ -112,9 +148,11 @@ func (a *podNodeSelector) check(ctx context.Context, r *admission.Request) (labe
 	case !ok:
 		return nil, apierrors.NewInternalError(fmt.Errorf("namespace %s does not exist", r.Namespace))
 	}
-	want, err := labels.ConvertSelectorToLabelsMap(ns.Annotations[nodeSelectorAnnotation])
-	if err != nil {
-		return nil, err
+	want := a.usual
+	if text, said := ns.Annotations[nodeSelectorAnnotation]; said {
+		if want, err = labels.ConvertSelectorToLabelsMap(text); err != nil {
+			return nil, err
+		}
 	}
 	if p := pod(r); p != nil && labels.Conflicts(want, p.Spec.NodeSelector) {
 		return nil, apierrors.NewForbidden(r.Kind.GroupResource(), p.Name,

@@ -51,6 +51,12 @@ type Deps struct {
 	Metrics prometheus.Registerer
 	// Types knows the lists and maps of custom resources, for mutating policies; nil takes them to be atomic.
 	Types func(k *api.Kind) managedfields.TypeConverter
+	// Settings is what the plugins are told, by their names; nil: nothing.
+	Settings Settings
+	// TolerationSeconds is how long pods stay on nodes with trouble, by the taint; 300 s where it does not say.
+	TolerationSeconds map[string]int64
+	// CreateNamespace is for NamespaceAutoProvision.
+	CreateNamespace func(ctx context.Context, name string) error
 	// Enable and Disable are plugins that are on or off other than by default, by upstream's names.
 	Enable, Disable []string
 }

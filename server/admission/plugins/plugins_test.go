@@ -78,7 +78,7 @@ func run(t *testing.T, p admission.Plugin, r *admission.Request) error {
 	if m != nil && r.Namespace == "" {
 		r.Namespace = m.GetNamespace()
 	}
-	c := admission.Chain{p}
+	c := admission.NewChain(nil, p)
 	if err := c.Admit(t.Context(), r); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func chainOf(t *testing.T, d Deps) []string {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, p := range c {
+	for _, p := range c.Plugins() {
 		names = append(names, p.Name())
 		_, m := p.(admission.Mutator)
 		_, v := p.(admission.Validator)
@@ -167,16 +167,17 @@ func TestOrder(t *testing.T) {
 // A plugin has the name that it is asked for by, and its place.
 func TestChosenPlugins(t *testing.T) {
 	var all []string
+	told := Settings{
+		"EventRateLimit":     []byte(`{apiVersion: eventratelimit.admission.k8s.io/v1alpha1, kind: Configuration, limits: [{type: Server, qps: 1, burst: 1}]}`),
+		"ImagePolicyWebhook": []byte("imagePolicy: {kubeConfigFile: " + imageServer(t, nil) + "}"),
+	}
 	for _, e := range catalog() {
-		if e.make == nil {
-			continue
-		}
 		all = append(all, e.name)
-		if p := e.make(Deps{Store: memstore.New(), Kinds: builtin.Table()}); p != nil && p.Name() != e.name {
-			t.Errorf("%s calls itself %s", e.name, p.Name())
+		if p, err := e.plugin(Deps{Store: memstore.New(), Kinds: builtin.Table(), Settings: told}); err != nil || p != nil && p.Name() != e.name {
+			t.Errorf("%s calls itself %s, or: %v", e.name, p.Name(), err)
 		}
 	}
-	names := chainOf(t, Deps{Enable: all})
+	names := chainOf(t, Deps{Enable: all, Settings: told})
 	if i, j := slices.Index(names, "AlwaysPullImages"), slices.Index(names, "PodSecurity"); i < 0 || i > j || names[len(names)-1] != "AlwaysDeny" {
 		t.Errorf("got %v", names)
 	}
@@ -186,7 +187,7 @@ func TestChosenPlugins(t *testing.T) {
 	for want, d := range map[string]Deps{
 		`enable-admission-plugins plugin "Nonsense" is unknown`:                             {Enable: []string{"Nonsense"}},
 		`disable-admission-plugins plugin "Nonsense" is unknown`:                            {Disable: []string{"Nonsense"}},
-		`plugin "ImagePolicyWebhook" is not part`:                                           {Enable: []string{"ImagePolicyWebhook"}},
+		`couldn't init admission plugin "ImagePolicyWebhook": no config specified`:          {Enable: []string{"ImagePolicyWebhook"}},
 		"[AlwaysDeny] in enable-admission-plugins and disable-admission-plugins overlapped": {Enable: []string{"AlwaysDeny"}, Disable: []string{"AlwaysDeny"}},
 	} {
 		if _, err := Chain(d); err == nil || !strings.Contains(err.Error(), want) {
@@ -274,6 +275,14 @@ func TestServiceAccountWaitsForDefault(t *testing.T) {
 	st := memstore.New()
 	time.AfterFunc(20*time.Millisecond, func() { st.Put(&corev1.ServiceAccount{ObjectMeta: inA("default")}) })
 	expect(t, "an account that comes", run(t, &serviceAccount{st}, create(newPod())), "")
+}
+
+func TestTolerationSeconds(t *testing.T) {
+	o := newPod()
+	expect(t, "pod", run(t, defaultTolerationSeconds{map[string]int64{corev1.TaintNodeUnreachable: 7}}, create(o)), "")
+	if ts := o.Spec.Tolerations; len(ts) != 2 || *ts[0].TolerationSeconds != 300 || *ts[1].TolerationSeconds != 7 {
+		t.Errorf("%v", ts)
+	}
 }
 
 func TestTolerationsAndTaints(t *testing.T) {

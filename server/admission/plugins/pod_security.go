@@ -9,7 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	psadmission "k8s.io/pod-security-admission/admission"
-	psconfig "k8s.io/pod-security-admission/admission/api"
+	"k8s.io/pod-security-admission/admission/api/load"
+	"k8s.io/pod-security-admission/admission/api/validation"
 	psapi "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/metrics"
 	"k8s.io/pod-security-admission/policy"
@@ -23,27 +24,29 @@ import (
 // podSecurity holds pods to the Pod Security Standards that their namespace asks for by its labels.
 type podSecurity struct{ a *psadmission.Admission }
 
-// newPodSecurity makes the plugin with upstream's default configuration: every level is privileged at the latest
-// version unless a namespace says otherwise.
-func newPodSecurity(st store.Store) *podSecurity {
-	const level, version = string(psapi.LevelPrivileged), psapi.VersionLatest
+// newPodSecurity makes the plugin. By upstream's default configuration every level is privileged at the latest version
+// unless a namespace says otherwise.
+func newPodSecurity(d Deps, b []byte) (admission.Plugin, error) {
+	c, err := load.LoadFromData(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := validation.ValidatePodSecurityConfiguration(c).ToAggregate(); err != nil {
+		return nil, err
+	}
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
-		panic(err) // the library's own checks
+		return nil, err
 	}
 	a := &psadmission.Admission{
-		Configuration: &psconfig.PodSecurityConfiguration{Defaults: psconfig.PodSecurityDefaults{Enforce: level, EnforceVersion: version,
-			Audit: level, AuditVersion: version, Warn: level, WarnVersion: version}},
+		Configuration:    c,
 		Evaluator:        evaluator,
 		Metrics:          noMetrics{},
 		PodSpecExtractor: psadmission.DefaultPodSpecExtractor{},
-		NamespaceGetter:  psReader{st},
-		PodLister:        psReader{st},
+		NamespaceGetter:  psReader{d.Store},
+		PodLister:        psReader{d.Store},
 	}
-	if err := a.CompleteConfiguration(); err != nil {
-		panic(err)
-	}
-	return &podSecurity{a}
+	return &podSecurity{a}, a.CompleteConfiguration()
 }
 
 func (*podSecurity) Name() string { return "PodSecurity" }

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota/apis/resourcequota"
 	quotav1 "k8s.io/apiserver/pkg/quota/v1"
 
 	"github.com/skiff-sh/skiff/api"
@@ -27,12 +28,19 @@ import (
 type resourceQuota struct {
 	st  store.Store
 	now func() time.Time
+	// limited is what may be used only where a quota counts it.
+	limited []resourcequota.LimitedResource
 	// mu makes bookings of one server follow each other: they would only make each other's writes fail.
 	mu sync.Mutex
 }
 
 // quotaTries is how often a booking is tried again after another server was faster.
 const quotaTries = 10
+
+func newResourceQuota(d Deps, b []byte) (admission.Plugin, error) {
+	l, err := limited(b)
+	return &resourceQuota{st: d.Store, now: d.Now, limited: l}, err
+}
 
 func (*resourceQuota) Name() string { return "ResourceQuota" }
 func (*resourceQuota) Handles(op admission.Operation, k *api.Kind, sub string) bool {
@@ -44,7 +52,7 @@ func (*resourceQuota) Handles(op admission.Operation, k *api.Kind, sub string) b
 
 func (p *resourceQuota) Validate(ctx context.Context, r *admission.Request) error {
 	gr := r.Kind.Storage().GroupResource()
-	if r.Object == nil || !p.any(r.Namespace) {
+	if r.Object == nil || len(p.limited) == 0 && !p.any(r.Namespace) {
 		return nil
 	}
 	p.mu.Lock()
@@ -112,8 +120,8 @@ func (p *resourceQuota) charge(r *admission.Request, gr schema.GroupResource, qu
 		}
 		mine = append(mine, q)
 	}
-	if len(mine) == 0 {
-		return nil, nil
+	if err := p.covered(r, gr, quotas, mine); err != nil || len(mine) == 0 {
+		return nil, err
 	}
 	now := p.now()
 	usage := quota.Usage(gr, r.Object, now)
@@ -140,6 +148,60 @@ func (p *resourceQuota) charge(r *admission.Request, gr schema.GroupResource, qu
 		out = append(out, q)
 	}
 	return out, nil
+}
+
+// covered checks that quotas count whatever the configuration lets nobody use without one.
+func (p *resourceQuota) covered(r *admission.Request, gr schema.GroupResource, quotas, mine []*corev1.ResourceQuota) error {
+	counted := map[corev1.ResourceName]bool{}
+	for _, q := range mine {
+		for _, n := range quota.Names(gr, quotav1.ResourceNames(q.Status.Hard)) {
+			counted[n] = true
+		}
+	}
+	var bare []corev1.ResourceName
+	for _, l := range p.limited {
+		if l.APIGroup != gr.Group || l.Resource != gr.Resource {
+			continue
+		}
+		for n, v := range quota.Usage(gr, r.Object, p.now()) {
+			hit := slices.ContainsFunc(l.MatchContains, func(part string) bool { return strings.Contains(string(n), part) })
+			if hit && v.Sign() > 0 && !counted[n] && !slices.Contains(bare, n) {
+				bare = append(bare, n)
+			}
+		}
+	}
+	if len(bare) > 0 {
+		return forbidden(r, "insufficient quota to consume: %v", joinNames(bare))
+	}
+	var open []corev1.ScopedResourceSelectorRequirement
+	for _, l := range p.limited {
+		for _, scope := range l.MatchScopes {
+			if inScope(scope, r.Object) && !slices.ContainsFunc(quotas, func(q *corev1.ResourceQuota) bool { return restricts(q, scope.ScopeName, r.Object) }) {
+				open = append(open, scope)
+			}
+		}
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("insufficient quota to match these scopes: %v", open)
+	}
+	return nil
+}
+
+func inScope(scope corev1.ScopedResourceSelectorRequirement, o runtime.Object) bool {
+	one := &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{scope}}
+	return quota.InScope(&corev1.ResourceQuota{Spec: corev1.ResourceQuotaSpec{ScopeSelector: one}}, o)
+}
+
+// restricts reports whether a quota has a scope of the name that holds for the object.
+func restricts(q *corev1.ResourceQuota, name corev1.ResourceQuotaScope, o runtime.Object) bool {
+	var scopes []corev1.ScopedResourceSelectorRequirement
+	for _, s := range q.Spec.Scopes {
+		scopes = append(scopes, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists})
+	}
+	if q.Spec.ScopeSelector != nil {
+		scopes = append(scopes, q.Spec.ScopeSelector.MatchExpressions...)
+	}
+	return slices.ContainsFunc(scopes, func(s corev1.ScopedResourceSelectorRequirement) bool { return s.ScopeName == name && inScope(s, o) })
 }
 
 // specified checks that a pod says what it needs of everything that a quota counts in its containers.

@@ -10,15 +10,16 @@ import (
 	"github.com/skiff-sh/skiff/server/admission"
 )
 
-// defaultTolerationSeconds lets every pod outlive five minutes of trouble with its node.
-type defaultTolerationSeconds struct{}
+// defaultTolerationSeconds lets every pod outlive some trouble with its node: for so many seconds by the taint, 300 where none
+// are said.
+type defaultTolerationSeconds struct{ seconds map[string]int64 }
 
 func (defaultTolerationSeconds) Name() string { return "DefaultTolerationSeconds" }
 func (defaultTolerationSeconds) Handles(op admission.Operation, k *api.Kind, sub string) bool {
 	return isPod(k) && sub == "" && in(op, admission.Create, admission.Update)
 }
 
-func (defaultTolerationSeconds) Admit(_ context.Context, r *admission.Request) error {
+func (a defaultTolerationSeconds) Admit(_ context.Context, r *admission.Request) error {
 	o := pod(r)
 	if o == nil {
 		return nil
@@ -29,7 +30,10 @@ func (defaultTolerationSeconds) Admit(_ context.Context, r *admission.Request) e
 		}) {
 			continue
 		}
-		seconds := int64(300)
+		seconds, said := a.seconds[key]
+		if !said {
+			seconds = 300
+		}
 		o.Spec.Tolerations = append(o.Spec.Tolerations, corev1.Toleration{Key: key, Operator: corev1.TolerationOpExists,
 			Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds})
 	}

@@ -35,6 +35,8 @@ type Config struct {
 	Authorizer authorizer.Authorizer
 	Metrics    prometheus.Registerer // nil: nobody counts
 	Log        *slog.Logger
+	// Credentials are shown to webhooks. Nil: none.
+	Credentials *callout.Credentials
 }
 
 func (c Config) log() *slog.Logger {
@@ -94,12 +96,23 @@ func (c Config) compile(s settings) *hook {
 	}
 	var errs [2]error
 	h.selectors, errs[0] = match.NewSelectors(s.namespace, s.object)
-	h.client, errs[1] = newClient(c.Store, s.client, s.timeout)
+	h.client, errs[1] = c.client(s.client, s.timeout)
 	h.invalid = errors.Join(errs[:]...)
 	if h.version == "" {
 		h.invalid = errors.Join(h.invalid, errors.New("webhook does not accept known AdmissionReview versions (v1, v1beta1)"))
 	}
 	return h
+}
+
+const defaultTimeout = 10 * time.Second
+
+func (c Config) client(w regv1.WebhookClientConfig, seconds *int32) (*callout.Client, error) {
+	timeout := defaultTimeout
+	if seconds != nil {
+		timeout = time.Duration(*seconds) * time.Second
+	}
+	return callout.New(c.Store, callout.Config{URL: w.URL, Service: (*callout.Service)(w.Service), CA: w.CABundle, Timeout: timeout,
+		Agent: "kube-apiserver-admission", Credentials: c.Credentials})
 }
 
 // about finds the version in which a hook is to see the request; nil if it is not to see it.

@@ -84,7 +84,7 @@ func try(t *testing.T, r *admission.Request, objs ...api.Object) error {
 	if r.Warn == nil {
 		r.Warn = func(string) {}
 	}
-	c := admission.Chain{NewMutating(cfg), NewValidating(cfg)}
+	c := admission.NewChain(nil, NewMutating(cfg), NewValidating(cfg))
 	if err := c.Admit(t.Context(), r); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -239,9 +240,12 @@ func (e *encoder) dictionary(p *plan, v reflect.Value) error {
 		e.b = append(e.b, "null"...)
 		return nil
 	}
-	if m, ok := v.Interface().(map[string]string); ok {
+	switch m := v.Interface().(type) {
+	case map[string]string:
 		e.strings(m)
 		return nil
+	case corev1.ResourceList:
+		return e.resources(m)
 	}
 	type pair struct {
 		key   string
@@ -284,6 +288,31 @@ func (e *encoder) strings(m map[string]string) {
 		e.text(m[k])
 	}
 	e.b = append(e.b, '}')
+}
+
+// resources writes what nearly every pod has, without copying it to where reflection can read it.
+func (e *encoder) resources(m corev1.ResourceList) error {
+	var few [8]corev1.ResourceName
+	keys := few[:0]
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	e.b = append(e.b, '{')
+	for i, k := range keys {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		e.text(string(k))
+		e.b = append(e.b, ':')
+		b, err := m[k].MarshalJSON()
+		if err != nil {
+			return err
+		}
+		e.b = append(e.b, b...)
+	}
+	e.b = append(e.b, '}')
+	return nil
 }
 
 // plainBytes are the bytes that stand for themselves in a string.

@@ -21,6 +21,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/rest"
 
 	"github.com/skiff-sh/skiff/store"
 )
@@ -28,19 +30,53 @@ import (
 // maxAnswer bounds a webhook's answer, in bytes.
 const maxAnswer = 64 << 20
 
-// Service is a webhook behind a service of the cluster.
+// Service is a webhook behind a service of the cluster: the ServiceReference of the APIs that have webhooks, each of which
+// has a type of its own for it.
 type Service struct {
-	Namespace, Name, Path string
-	Port                  int32
+	Namespace, Name string
+	Path            *string // default: "/"
+	Port            *int32  // default: 443
 }
 
 // Config says where a webhook is and whom to trust there: Service or else URL.
 type Config struct {
 	Service *Service
-	URL     string
+	URL     *string
 	CA      []byte // PEM; empty: the system's authorities
 	Timeout time.Duration
 	Agent   string // User-Agent
+	// Credentials are shown to the webhook. Nil: none.
+	Credentials *Credentials
+}
+
+// Credentials is who this server is to webhooks, by their addresses.
+type Credentials struct {
+	of webhook.AuthenticationInfoResolver
+}
+
+// ReadCredentials reads a kubeconfig in which users stand by what they are for: "NAME.NAMESPACE.svc:PORT" or a URL's host, or
+// these with wildcards.
+func ReadCredentials(kubeconfig string) (*Credentials, error) {
+	r, err := webhook.NewDefaultAuthenticationInfoResolver(kubeconfig)
+	return &Credentials{r}, err
+}
+
+// credentials is what a client that shows the credentials needs; nil if there are none.
+func (c Config) credentials(host string) (*rest.Config, error) {
+	switch {
+	case c.Credentials == nil:
+		return nil, nil
+	case c.Service != nil:
+		return c.Credentials.of.ClientConfigForService(c.Service.Name, c.Service.Namespace, int(c.Service.port()))
+	}
+	return c.Credentials.of.ClientConfigFor(host)
+}
+
+func (s *Service) port() int32 {
+	if s.Port == nil {
+		return 443
+	}
+	return *s.Port
 }
 
 // Client posts to one webhook.
@@ -70,7 +106,7 @@ func New(st store.Store, c Config) (*Client, error) {
 	if s := c.Service; s != nil {
 		tc.ServerName = s.Name + "." + s.Namespace + ".svc"
 		tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			addr, err := Endpoint(st, s.Namespace, s.Name, s.Port)
+			addr, err := Endpoint(st, s.Namespace, s.Name, s.port())
 			if err != nil {
 				return nil, err
 			}
@@ -79,21 +115,45 @@ func New(st store.Store, c Config) (*Client, error) {
 	} else {
 		tr.Proxy = http.ProxyFromEnvironment
 	}
+	var through http.RoundTripper = tr
+	if as, err := c.credentials(u.Host); err != nil {
+		return nil, err
+	} else if as != nil {
+		if through, err = show(as, tr); err != nil {
+			return nil, err
+		}
+	}
 	q := u.Query()
 	q.Set("timeout", c.Timeout.String())
 	u.RawQuery = q.Encode()
-	return &Client{url: u.String(), timeout: c.Timeout, agent: c.Agent, http: &http.Client{Transport: tr,
+	return &Client{url: u.String(), timeout: c.Timeout, agent: c.Agent, http: &http.Client{Transport: through,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+}
+
+// show makes requests by tr with the credentials.
+func show(as *rest.Config, tr *http.Transport) (http.RoundTripper, error) {
+	own, err := rest.TLSConfigFor(as)
+	if err != nil {
+		return nil, err
+	}
+	if own != nil {
+		tr.TLSClientConfig.Certificates, tr.TLSClientConfig.GetClientCertificate = own.Certificates, own.GetClientCertificate
+	}
+	return rest.HTTPWrappersForConfig(as, tr)
 }
 
 func (c Config) address() (*url.URL, error) {
 	switch s := c.Service; {
 	case s != nil:
-		return &url.URL{Scheme: "https", Host: fmt.Sprintf("%s.%s.svc:%d", s.Name, s.Namespace, s.Port), Path: path.Join("/", s.Path)}, nil
-	case c.URL == "":
+		at := "/"
+		if s.Path != nil {
+			at = path.Join("/", *s.Path)
+		}
+		return &url.URL{Scheme: "https", Host: fmt.Sprintf("%s.%s.svc:%d", s.Name, s.Namespace, s.port()), Path: at}, nil
+	case c.URL == nil || *c.URL == "":
 		return nil, errors.New("webhook configuration must have either service or URL")
 	}
-	u, err := url.Parse(c.URL)
+	u, err := url.Parse(*c.URL)
 	if err != nil {
 		return nil, fmt.Errorf("unparsable webhook URL: %w", err)
 	}

@@ -160,6 +160,9 @@ func (s *Store) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(s.entries, key, func(e *store.Entry, k string) int { return cmp.Compare(e.Key, k) })
 }
 
+// Stale is always false: nothing is encrypted here.
+func (s *Store) Stale(context.Context, string) (bool, error) { return false, nil }
+
 // Snapshot is everything, whatever the prefix.
 func (s *Store) Snapshot(string) store.Snapshot {
 	s.mu.Lock()
