@@ -144,15 +144,24 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-func (w *worker) step(ctx context.Context) (wake time.Time, done bool) {
+// take ends what has been done, and returns what has happened and the pod as it is now. The order matters: what was done
+// may bring a newer pod, and a status patch that is made against an older one cannot take back what that did not have.
+func (w *worker) take() (news wakeup, pod *corev1.Pod, gone bool) {
 	w.mu.Lock()
-	news, results := w.news, w.results
-	w.news, w.results = 0, nil
-	pod, gone := w.pod, w.gone
+	results := w.results
+	w.results = nil
 	w.mu.Unlock()
 	for _, f := range results {
 		f()
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news, w.news = w.news, 0
+	return news, w.pod, w.gone
+}
+
+func (w *worker) step(ctx context.Context) (wake time.Time, done bool) {
+	news, pod, gone := w.take()
 	now := w.a.cfg.Clock.Now()
 	if news&wakeRuntime != 0 {
 		o, err := w.a.runtime.Observe(ctx, string(w.uid))
