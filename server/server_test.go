@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -262,6 +263,36 @@ func TestStoreRefuses(t *testing.T) {
 			t.Errorf("got %d %s, want 500 %q", code, b, want)
 		}
 	}
+}
+
+// damagedStore cannot read one config map.
+type damagedStore struct{ store.Store }
+
+func (s damagedStore) Unreadable(place string) error {
+	const key = "/registry/configmaps/default/lost"
+	if key == place || strings.HasSuffix(place, "/") && strings.HasPrefix(key, place) {
+		return errors.New("unable to read it")
+	}
+	return nil
+}
+
+// TestUnreadableObjects: nobody may take what cannot be read for gone, or delete what depends on it.
+func TestUnreadableObjects(t *testing.T) {
+	was := openStore
+	t.Cleanup(func() { openStore = was })
+	openStore = func(t testing.TB) store.Store { return damagedStore{was(t)} }
+	f := start(t)
+	f.must(201, "POST", cm, `{"metadata":{"name":"lost"}}`)
+	f.must(201, "POST", cm, `{"metadata":{"name":"found"}}`)
+	for _, r := range [][3]string{{"GET", cm + "/lost"}, {"PUT", cm + "/lost", `{"metadata":{"name":"lost"}}`}, {"DELETE", cm + "/lost"}, {"GET", cm},
+		{"GET", cm + "?limit=1"}, {"GET", "/api/v1/configmaps"}, {"GET", cm + "?watch=1&resourceVersion=0"}} {
+		code, _, b := f.do(r[0], r[1], r[2])
+		if st := f.status(b); code != 500 || st.Reason != metav1.StatusReasonInternalError || !strings.Contains(st.Message, "unable to read it") {
+			t.Errorf("%s %s: %d %s", r[0], r[1], code, b)
+		}
+	}
+	f.must(200, "GET", cm+"/found", "")
+	f.must(200, "GET", "/api/v1/namespaces/other/configmaps", "")
 }
 
 func TestCertificateRequest(t *testing.T) {

@@ -54,6 +54,9 @@ type Store interface {
 	// is the object's last state with the revision of its deletion.
 	Delete(ctx context.Context, key string, rev int64) (*Entry, error)
 
+	// Unreadable is why the value of a key, or of any key under a prefix with its final slash, cannot be read; nil where
+	// all can. Snapshots show such a key as it was when it last could be, or not at all.
+	Unreadable(place string) error
 	// Stale reports whether an equal object would be kept differently if it were written now: its value is encrypted as
 	// it is no longer asked for.
 	Stale(ctx context.Context, key string) (bool, error)

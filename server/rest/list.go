@@ -46,6 +46,9 @@ func (r *REST) list(ctx context.Context, k *api.Kind, namespace string, o metav1
 		return r.listUnstored(ctx, k, sel)
 	}
 	prefix := k.Prefix(namespace)
+	if err := r.Store.Unreadable(prefix); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
 	if o.Continue != "" {
 		return r.listOn(ctx, k, prefix, sel, o)
 	}

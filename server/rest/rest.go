@@ -170,7 +170,11 @@ func (r *REST) Get(ctx context.Context, k *api.Kind, namespace, name string, o m
 	if err != nil {
 		return nil, err
 	}
-	e, ok := snap.Get(k.Key(namespace, name))
+	key := k.Key(namespace, name)
+	if err := r.Store.Unreadable(key); err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	e, ok := snap.Get(key)
 	if !ok {
 		return nil, apierrors.NewNotFound(k.GroupResource(), name)
 	}
@@ -179,7 +183,8 @@ func (r *REST) Get(ctx context.Context, k *api.Kind, namespace, name string, o m
 
 // current finds an object to change. What it returns may be a moment old: the write's comparison finds out.
 func (r *REST) current(ctx context.Context, k *api.Kind, namespace, name string) (*store.Entry, error) {
-	if e, ok := r.Store.Snapshot(k.Prefix("")).Get(k.Key(namespace, name)); ok {
+	key := k.Key(namespace, name)
+	if e, ok := r.Store.Snapshot(k.Prefix("")).Get(key); ok && r.Store.Unreadable(key) == nil {
 		return e, ready(ctx, k, e)
 	}
 	return r.Get(ctx, k, namespace, name, metav1.GetOptions{})

@@ -90,6 +90,9 @@ func (r *REST) Watch(ctx context.Context, k *api.Kind, namespace string, o metav
 		}
 		rev = snap.Revision()
 		if state {
+			if err := r.Store.Unreadable(k.Prefix(namespace)); err != nil {
+				return nil, apierrors.NewInternalError(err)
+			}
 			l := listSnapshot(k, snap, namespace, k.Prefix(namespace), "", sel, 0)
 			w.initial = l.Entries
 			if err := ready(ctx, k, w.initial...); err != nil {

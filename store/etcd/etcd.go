@@ -91,11 +91,11 @@ type Store struct {
 	state   atomic.Pointer[state]
 	waiters waiters
 
-	kept        *store.Budget
-	interner    *interner
-	metrics     metrics
-	undecodable atomic.Int64
-	seals       seal.Set
+	kept     *store.Budget
+	interner *interner
+	metrics  metrics
+	faults   faults
+	seals    seal.Set
 }
 
 var _ store.Store = (*Store)(nil)
@@ -174,6 +174,3 @@ var errClosed = errors.New("the store is closed")
 
 // Forget lets go of what is made again when somebody asks for it: the bytes kept beside the objects.
 func (s *Store) Forget() { s.kept.Clear() }
-
-// Undecodable is how many values have been skipped because their codec could not read them.
-func (s *Store) Undecodable() int64 { return s.undecodable.Load() }

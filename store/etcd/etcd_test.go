@@ -157,16 +157,27 @@ func TestRefill(t *testing.T) {
 	}
 }
 
-func TestUndecodable(t *testing.T) {
+// TestUnreadable: what cannot be read is neither there nor gone.
+func TestUnreadable(t *testing.T) {
 	ctx := t.Context()
 	s, err := Open(ctx, Config{DataDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.client.Put(ctx, storetest.Prefix+"ns/broken", "broken"); err != nil {
-		t.Fatal(err)
+	put := func(name, value string) string {
+		t.Helper()
+		key := storetest.Prefix + "ns/" + name
+		resp, err := s.client.Put(ctx, key, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.WaitFor(ctx, resp.Header.Revision); err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
+	broken := put("broken", "broken from the start")
 	if err := s.Register(ctx, storetest.Prefix, storetest.Codec{}); err != nil {
 		t.Fatal(err)
 	}
@@ -174,18 +185,34 @@ func TestUndecodable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := s.client.Put(ctx, good.Key, "broken now")
+	if err := s.Unreadable(good.Key); err != nil {
+		t.Error(err)
+	}
+	watch, err := s.Watch(ctx, storetest.Prefix, good.Rev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.WaitFor(ctx, resp.Header.Revision); err != nil {
-		t.Fatal(err)
+	defer watch.Close()
+	put("good", "broken now")
+	for _, place := range []string{broken, good.Key, storetest.Prefix, storetest.Prefix + "ns/"} {
+		if s.Unreadable(place) == nil {
+			t.Errorf("%s: nothing is wrong", place)
+		}
 	}
-	if n := s.Snapshot("").Len(storetest.Prefix); n != 0 {
-		t.Errorf("%d entries, want none", n)
+	if e, ok := s.Snapshot("").Get(good.Key); !ok || e.Rev != good.Rev {
+		t.Errorf("the cache has %v, want what it last knew", e)
 	}
-	if s.Undecodable() < 2 {
-		t.Errorf("%d values counted, want 2", s.Undecodable())
+	for _, key := range []string{broken, good.Key} {
+		if _, err := s.client.Delete(ctx, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, _, err := watch.Next(ctx)
+	if err != nil || len(events) != 1 || events[0].Type != store.Deleted || events[0].Entry.Key != good.Key {
+		t.Errorf("the watch tells %v, %v, want that one was deleted", events, err)
+	}
+	if err := s.Unreadable(storetest.Prefix); err != nil {
+		t.Errorf("all is gone, but %v", err)
 	}
 }
 

@@ -76,8 +76,9 @@ func (s *Store) Unregister(prefix string) {
 // load reads all entries of a kind at a revision.
 func (s *Store) load(ctx context.Context, k *kind, rev int64) (*tree, error) {
 	t := newTree()
+	s.faults.forget(k.prefix)
 	err := s.pages(ctx, k.prefix, k.prefix, rev, 0, func(resp *clientv3.GetResponse) {
-		for _, e := range s.decodeAll(k, resp.Kvs) {
+		for _, e := range s.decodeAll(k, resp.Kvs, s.faults.note) {
 			if e != nil {
 				t.ReplaceOrInsert(e)
 			}
@@ -124,12 +125,15 @@ func (s *Store) pages(ctx context.Context, prefix, from string, rev int64, limit
 	}
 }
 
-// decodeAll decodes a page, on two goroutines if that is worth it. Values that cannot be read leave nil.
-func (s *Store) decodeAll(k *kind, kvs []*mvccpb.KeyValue) []*store.Entry {
+// decodeAll decodes a page, on two goroutines if that is worth it. Values that cannot be read leave nil, and bad is told.
+func (s *Store) decodeAll(k *kind, kvs []*mvccpb.KeyValue, bad func(key string, err error)) []*store.Entry {
 	out := make([]*store.Entry, len(kvs))
 	part := func(from, to int) {
 		for i := from; i < to; i++ {
-			out[i] = s.decode(k, kvs[i])
+			var err error
+			if out[i], err = s.decode(k, kvs[i]); err != nil {
+				bad(string(kvs[i].Key), err)
+			}
 		}
 	}
 	if len(kvs) < 64 {
@@ -143,17 +147,17 @@ func (s *Store) decodeAll(k *kind, kvs []*mvccpb.KeyValue) []*store.Entry {
 	return out
 }
 
-// decode makes an entry, or logs, counts and returns nil.
-func (s *Store) decode(k *kind, kv *mvccpb.KeyValue) *store.Entry {
+// decode makes an entry, or logs why it cannot.
+func (s *Store) decode(k *kind, kv *mvccpb.KeyValue) (*store.Entry, error) {
 	obj, err := k.codec.Decode(kv.Value, kv.ModRevision)
 	if err != nil {
-		s.undecodable.Add(1)
-		s.log.Error("a stored object cannot be read and is left out", "key", string(kv.Key), "revision", kv.ModRevision, "err", err)
-		return nil
+		s.log.Error("a stored object cannot be read: requests for it fail until it is mended or removed in etcd",
+			"key", string(kv.Key), "revision", kv.ModRevision, "err", err)
+		return nil, fmt.Errorf("unable to read the value of %s: %w", kv.Key, err)
 	}
 	s.interner.intern(obj)
 	s.seals.Add(obj)
-	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj, Budget: s.kept}
+	return &store.Entry{Key: string(kv.Key), Rev: kv.ModRevision, Object: obj, Budget: s.kept}, nil
 }
 
 // feed follows etcd until ctx ends. A watch that breaks is taken up again where it was; if etcd has forgotten that, the
@@ -211,11 +215,15 @@ func (s *Store) apply(events []*clientv3.Event) {
 			continue
 		}
 		if e.Type == clientv3.EventTypeDelete {
+			s.faults.note(string(e.Kv.Key), nil)
 			b.remove(p, string(e.Kv.Key), e.Kv.ModRevision)
-		} else if entry := s.decode(st.kinds[p], e.Kv); entry != nil {
+			continue
+		}
+		// What can no longer be read is not gone: nobody is told so, and the cache goes on with what it knew.
+		entry, err := s.decode(st.kinds[p], e.Kv)
+		s.faults.note(string(e.Kv.Key), err)
+		if err == nil {
 			b.put(p, entry, len(e.Kv.Value))
-		} else {
-			b.remove(p, string(e.Kv.Key), e.Kv.ModRevision)
 		}
 	}
 	b.publish(rev)

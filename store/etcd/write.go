@@ -59,8 +59,8 @@ func (s *Store) put(ctx context.Context, key string, rev int64, obj api.Object, 
 		return e, err
 	}
 	// The event is no longer known: make the entry from what was written.
-	if e = s.decode(k, &mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: done}); e == nil {
-		return nil, fmt.Errorf("%s was written, but cannot be read back", key)
+	if e, err = s.decode(k, &mvccpb.KeyValue{Key: []byte(key), Value: value, ModRevision: done}); err != nil {
+		return nil, fmt.Errorf("%s was written, but cannot be read back: %w", key, err)
 	}
 	return e, nil
 }
@@ -120,12 +120,13 @@ func (s *Store) swap(ctx context.Context, k *kind, key string, rev int64, op cli
 	return 0, conflict
 }
 
-// known is the cache's entry for a key-value pair, or a decoded one.
+// known is the cache's entry for a key-value pair, or a decoded one; nil if it cannot be read.
 func (s *Store) known(k *kind, kv *mvccpb.KeyValue) *store.Entry {
 	if e, ok := s.state.Load().Get(string(kv.Key)); ok && e.Rev == kv.ModRevision {
 		return e
 	}
-	return s.decode(k, kv)
+	e, _ := s.decode(k, kv) // which logs
+	return e
 }
 
 // written waits until the cache has reached a write and returns its entry: the same that all readers see. It is nil if
@@ -149,7 +150,7 @@ func (s *Store) At(ctx context.Context, prefix, from string, rev int64, limit in
 	start := time.Now()
 	defer func() { k.timing.observe(opList, start, err) }()
 	err = s.pages(ctx, prefix, max(prefix, from), rev, limit, func(resp *clientv3.GetResponse) {
-		for i, e := range s.decodeAll(k, resp.Kvs) {
+		for i, e := range s.decodeAll(k, resp.Kvs, func(string, error) {}) {
 			if e == nil {
 				continue
 			}

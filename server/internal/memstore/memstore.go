@@ -160,6 +160,9 @@ func (s *Store) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(s.entries, key, func(e *store.Entry, k string) int { return cmp.Compare(e.Key, k) })
 }
 
+// Unreadable is always nil: objects are kept as they are.
+func (s *Store) Unreadable(string) error { return nil }
+
 // Stale is always false: nothing is encrypted here.
 func (s *Store) Stale(context.Context, string) (bool, error) { return false, nil }
 
