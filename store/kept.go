@@ -54,12 +54,12 @@ func (e *Entry) Append(dst []byte, r Representation, build func([]byte) ([]byte,
 	return dst, err
 }
 
-// Kept is the length of the bytes in a representation, if they are kept.
-func (e *Entry) Kept(r Representation) (int, bool) {
+// Kept is the bytes in a representation, if they are kept. They must not be changed.
+func (e *Entry) Kept(r Representation) ([]byte, bool) {
 	if k := e.enc[r].Load(); k != nil {
-		return len(k.b), true
+		return k.b, true
 	}
-	return 0, false
+	return nil, false
 }
 
 func (e *Entry) keep(r Representation, b []byte, evict bool) {

@@ -48,8 +48,8 @@ func AppendRaw(b []byte, e *store.Entry) ([]byte, error) {
 
 // RawSize is the length in bytes of the object's protobuf message without the envelope.
 func RawSize(e *store.Entry) (int, error) {
-	if n, ok := e.Kept(store.Protobuf); ok {
-		return n, nil
+	if b, ok := e.Kept(store.Protobuf); ok {
+		return len(b), nil
 	}
 	m, ok := e.Object.(Message)
 	if !ok {
@@ -60,7 +60,42 @@ func RawSize(e *store.Entry) (int, error) {
 
 // AppendMetadata appends the object's PartialObjectMetadata as JSON.
 func AppendMetadata(b []byte, e *store.Entry) ([]byte, error) {
-	return e.Append(b, store.Metadata, func(b []byte) ([]byte, error) { return plan.Append(b, Partial(e.Object)) })
+	return e.Append(b, store.Metadata, func(b []byte) ([]byte, error) {
+		if whole, ok := e.Kept(store.JSON); ok {
+			if meta := metadataIn(whole, e.Object); meta != nil {
+				b = append(b, `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":`...)
+				return append(append(b, meta...), '}'), nil
+			}
+		}
+		return plan.Append(b, Partial(e.Object))
+	})
+}
+
+// metadataIn cuts the metadata out of an object's JSON as plan writes it, a tenth of the work of writing it again; nil
+// where it is not found.
+func metadataIn(whole []byte, obj runtime.Object) []byte {
+	apiVersion, kind := obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
+	rest, ok := bytes.CutPrefix(whole, []byte(`{"kind":"`+kind+`","apiVersion":"`+apiVersion+`","metadata":`))
+	if !ok {
+		return nil
+	}
+	depth, inText := 0, false
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case inText && c == '\\':
+			i++
+		case c == '"':
+			inText = !inText
+		case inText:
+		case c == '{':
+			depth++
+		case c == '}':
+			if depth--; depth == 0 {
+				return rest[:i+1]
+			}
+		}
+	}
+	return nil
 }
 
 // JSON is the object's JSON, without a final newline, kept beside the entry.

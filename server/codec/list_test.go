@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/skiff-sh/skiff/api"
 	"github.com/skiff-sh/skiff/api/builtin"
 	"github.com/skiff-sh/skiff/store"
 )
@@ -45,6 +46,35 @@ func TestKeptCellsAge(t *testing.T) {
 			if _, kept := entries[i].Kept(store.Cells); !kept {
 				t.Error("the cells of row", i, "are not kept")
 			}
+		}
+	}
+}
+
+// TestMetadataIsCutOut: what is cut out of kept JSON is what would be written.
+func TestMetadataIsCutOut(t *testing.T) {
+	pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{Kind: "Pod", APIVersion: "v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "b",
+		Labels: map[string]string{"x": `q"}{\`}, Annotations: map[string]string{"metadata": `{"metadata":{}}`, "é<": "\u2028\n"},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"k:{\"name\":\"}\"}":{}}}`)}}}}}
+	config := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{Kind: "ConfigMap", APIVersion: "v1"}}
+	for _, obj := range []api.Object{pod, config} {
+		fresh := &store.Entry{Object: obj, Budget: store.NewBudget(0)}
+		want, err := AppendMetadata(nil, fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &store.Entry{Object: obj, Budget: store.NewBudget(1 << 20)}
+		whole, err := JSON(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if metadataIn(whole, obj) == nil {
+			t.Errorf("nothing is found in %s", whole)
+		}
+		if got, err := AppendMetadata(nil, e); err != nil || string(got) != string(want) {
+			t.Errorf("cut out: %s, %v\\nwritten: %s", got, err, want)
+		}
+		for i := range whole { // damage is an error of somebody else's, never a panic
+			metadataIn(whole[:i], obj)
 		}
 	}
 }
