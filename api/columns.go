@@ -37,12 +37,6 @@ func ColAt[T Object](name string, cell func(T, time.Time) any) Column {
 		CellAt: func(o Object, now time.Time) any { return cell(o.(T), now) }}
 }
 
-// SinceCol is a column that shows the time since something.
-func SinceCol[T Object](name string, since func(T) metav1.Time) Column {
-	return Column{Name: name, Type: "string", Description: name, Age: true,
-		Since: func(o Object) metav1.Time { return since(o.(T)) }}
-}
-
 // Described is the column with a longer description than its name.
 func (c Column) Described(text string) Column { c.Description = text; return c }
 

@@ -161,9 +161,8 @@ type Column struct {
 	// this object's has none.
 	CellAt func(obj Object, now time.Time) any
 	Steady func(Object) bool
-	// Age marks a column that shows the time since the value of Since (the creation time if nil).
-	Age   bool
-	Since func(Object) metav1.Time
+	// Age marks a column that shows the time since the creation.
+	Age bool
 }
 
 // Fixed reports whether the object's value depends on the object alone and may be kept.
@@ -175,21 +174,13 @@ func (c *Column) Fixed(obj Object) bool {
 func (c *Column) Value(obj Object, now time.Time) any {
 	switch {
 	case c.Age:
-		return Age(c.Time(obj), now)
+		return Age(obj.GetCreationTimestamp(), now)
 	case c.CellAt != nil:
 		return c.CellAt(obj, now)
 	case c.Cell != nil:
 		return c.Cell(obj)
 	}
 	return nil
-}
-
-// Time is what an Age column counts from.
-func (c *Column) Time(obj Object) metav1.Time {
-	if c.Since != nil {
-		return c.Since(obj)
-	}
-	return obj.GetCreationTimestamp()
 }
 
 // Age writes the time since t the way kubectl does ("5m", "3d2h"); "<unknown>" for a zero t.

@@ -55,9 +55,6 @@ func Selectable[T Object](f func(T) map[string]string) func(Object) map[string]s
 	return func(o Object) map[string]string { return f(o.(T)) }
 }
 
-// Cell is a column's Cell.
-func Cell[T Object](f func(T) any) func(Object) any { return func(o Object) any { return f(o.(T)) } }
-
 // Status is the usual status subresource.
 func Status() Subresource { return part(StatusSub, "status", "get", "patch", "update") }
 

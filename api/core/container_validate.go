@@ -408,11 +408,6 @@ func noBackSteps(path *field.Path, p string) field.ErrorList {
 	return nil
 }
 
-// ValidateResources checks the names, the signs and the order of requests and limits.
-func ValidateResources(path *field.Path, r *corev1.ResourceRequirements) field.ErrorList {
-	return validateResources(path, r, nil, false)
-}
-
 // validateResources judges the resources of a container, or with pod of a pod as a whole. claims are the pod's device claims.
 func validateResources(path *field.Path, r *corev1.ResourceRequirements, claims []string, pod bool) field.ErrorList {
 	var errs field.ErrorList
@@ -466,21 +461,6 @@ func validateContainerResource(at, list *field.Path, name corev1.ResourceName, q
 		if err != nil || size.Value() == 0 || q.Sign() < 0 || q.Value()%size.Value() != 0 {
 			errs = append(errs, field.Invalid(at, q.String(), fmt.Sprintf("%s is not positive integer multiple of %s", q.String(), name)))
 		}
-	}
-	return errs
-}
-
-// ContainerResourceName checks the name of a resource that a container can have.
-func ContainerResourceName(path *field.Path, name string) field.ErrorList {
-	errs := Problems(path, name, validation.IsQualifiedName(name))
-	switch {
-	case len(errs) > 0:
-	case strings.Contains(name, "/"):
-		if domain, _, _ := strings.Cut(name, "/"); strings.HasPrefix(name, "requests.") || domain == "" {
-			errs = append(errs, field.Invalid(path, name, "doesn't follow extended resource name standard"))
-		}
-	case name != "cpu" && name != "memory" && name != "ephemeral-storage" && !strings.HasPrefix(name, corev1.ResourceHugePagesPrefix):
-		errs = append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
 	}
 	return errs
 }

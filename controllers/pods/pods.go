@@ -61,9 +61,6 @@ func Finished(p *corev1.Pod) bool {
 // Active reports whether the pod counts as a replica: not finished and not being deleted.
 func Active(p *corev1.Pod) bool { return !Finished(p) && p.DeletionTimestamp == nil }
 
-// Terminating reports whether the pod is being deleted and has not finished yet.
-func Terminating(p *corev1.Pod) bool { return p.DeletionTimestamp != nil && !Finished(p) }
-
 // Restarts is the greatest restart count of the pod's restartable containers.
 func Restarts(p *corev1.Pod) int32 {
 	var n int32

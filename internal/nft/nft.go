@@ -134,11 +134,9 @@ func Marked(bits uint32) Rule {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: W0, Data: Word(0)}}
 }
 
-// Goto, Jump, Drop and Accept are verdicts.
+// Goto and Drop are verdicts.
 func Goto(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
-func Jump(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
 func Drop() *expr.Verdict             { return &expr.Verdict{Kind: expr.VerdictDrop} }
-func Accept() *expr.Verdict           { return &expr.Verdict{Kind: expr.VerdictAccept} }
 
 // Word is a number as registers hold it.
 func Word(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }

@@ -215,7 +215,7 @@ func (t *Table) appendCell(b []byte, c *api.Column, obj api.Object) ([]byte, err
 	if !c.Age {
 		return appendCell(b, c.Value(obj, t.Now))
 	}
-	since := c.Time(obj)
+	since := obj.GetCreationTimestamp()
 	if since.IsZero() {
 		return appendCell(b, api.Age(since, t.Now))
 	}
